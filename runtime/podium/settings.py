@@ -1,0 +1,84 @@
+"""Settings of `podium serve`, read once from the environment (prefix PODIUM_) and passed down."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from podium_crds import keys
+
+PREFIX = "PODIUM_"
+SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
+"""What Kubernetes injects for a Service whose name starts with `podium`: not ours, so not judged."""
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class UnknownSettingError(ValueError):
+    """The environment has a PODIUM_ variable that no setting reads: most likely a misspelling."""
+
+
+class Settings(BaseSettings):
+    """Configuration of the front end process."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="ignore")
+
+    host: str = "0.0.0.0"  # noqa: S104 - a pod listens on its own address; `podium serve` passes 127.0.0.1
+    """Address of the data and admin ports."""
+    data_port: Port = keys.DATA_PORT
+    """Port for inference, health and metrics. 0 takes a free one."""
+    admin_port: Port = keys.ADMIN_PORT
+    """Port for assignments and reports (pod mode only). 0 takes a free one."""
+    pod_uid: str = ""
+    """metadata.uid of this pod (downward API). Pod mode requires it."""
+    assignment_dir: Path = Path(keys.ASSIGNMENT_DIR)
+    """Directory in which the pool's ConfigMap is mounted."""
+    admin_key_dir: Path = Path(keys.ADMIN_KEY_DIR)
+    """Directory in which the admin key Secret is mounted: files `current` and `previous`."""
+    state_dir: Path = Path(keys.STATE_DIR)
+    """Writable directory that outlives the container but not the pod: accepted assignment and artifact cache."""
+    arena_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    """Size of the shared-memory arena; None: a tenth of the memory limit, between 32 MiB and 1 GiB."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
+    """Largest request body."""
+    max_json_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
+    """Largest JSON part of a request; larger tensors go as binary."""
+    mount_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How often the mounted assignment (or the files given to `podium serve -f`) are looked at."""
+    artifact_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Longest silence of an artifact store before the attempt counts as failed."""
+    artifact_attempts: Annotated[int, Field(ge=1, le=20)] = 4
+    """Attempts at each artifact before ArtifactUnavailable is reported."""
+    max_artifact_bytes: Annotated[int, Field(ge=1)] = 256 << 30
+    """Largest artifact, and the largest total of an unpacked one."""
+    drain_margin_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """After the drain: time for workers to stop before they are killed."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least level that is logged."""
+    log_format: Literal["json", "terminal"] = "json"
+    """`json`: one object a line. `terminal`: short lines for people."""
+
+
+def read_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Settings from the process's environment, `overrides` (by field name) first.
+
+    Raises UnknownSettingError for a PODIUM_ variable that nothing reads, pydantic.ValidationError for a bad value.
+    """
+    refuse_unknown(os.environ if environ is None else environ)
+    return Settings(**overrides)  # type: ignore[arg-type]
+
+
+def refuse_unknown(environ: Mapping[str, str]) -> None:
+    """Raises UnknownSettingError where a PODIUM_ variable is neither a setting nor a Kubernetes service link."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name for name in environ if name.startswith(PREFIX) and name not in known and not SERVICE_LINK.search(name)
+    )
+    if unknown:
+        raise UnknownSettingError(
+            f"unknown environment variables {', '.join(unknown)}; expected only {', '.join(sorted(known))}"
+        )
