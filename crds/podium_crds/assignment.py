@@ -79,7 +79,7 @@ class EngineSpec(Lenient):
     compile: bool = False
     threads: int = 1
     """Intra-op threads of each worker process."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     """Handed to the entrypoint as they are."""
 
 

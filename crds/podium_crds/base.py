@@ -1,9 +1,12 @@
-"""The strict model base of every type that crosses a process border as JSON or YAML."""
+"""The strict model base of every type that crosses a process border as JSON or YAML, and the bounds they share."""
 
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 
 class Strict(BaseModel):
@@ -28,6 +31,43 @@ class Lenient(Strict):
     model_config = ConfigDict(extra="ignore")
 
 
+class Open(Strict):
+    """As Strict, but keeps keys it does not name, as they are: parts of a PodSpec that the API server checks."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule across fields. The API server runs `cel`; `holds` is the same predicate where there is no API server.
+
+    `message` says what to write instead. That both agree is tested against a real API server.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+
+
+class Ruled(Strict):
+    """As Strict, with the `rules` of the class and of its bases checked after the fields."""
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def all_rules(cls) -> Iterator[Rule]:
+        """Rules of this class and its bases, the bases' last."""
+        for owner in cls.__mro__:
+            yield from owner.__dict__.get("rules", ())
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        for rule in self.all_rules():
+            if not rule.holds(self):
+                raise PydanticCustomError("rule", "{message}", {"message": rule.message})
+        return self
+
+
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 """An RFC 1123 label: the form of every name that users give."""
 
@@ -36,3 +76,28 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 
 Decimal = Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$", max_length=19)]
 """A non-negative decimal as a string, since resources carry no floats."""
+
+MAX_RESOURCE_NAME = 52
+"""Leaves room for `-` and ten hex digits of a revision in a 63-character name."""
+
+ResourceName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_RESOURCE_NAME)]
+"""Name of an InferenceModel or InferencePipeline: it becomes a Service name, so it starts with a letter."""
+
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+"""Name of another Kubernetes object, such as a Secret."""
+
+VersionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9])?$", max_length=63)]
+"""A user's name for a version: letters, digits and `._+-` inside."""
+
+Seconds = Annotated[int, Field(ge=0, le=86_400)]
+PositiveSeconds = Annotated[int, Field(ge=1, le=86_400)]
+Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Text = Annotated[str, Field(max_length=1024)]
+"""A message or reason for people."""
+
+Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+"""RFC 3339, UTC."""
+
+JsonObject = dict[str, Any]
+"""Any JSON object, kept as it is."""

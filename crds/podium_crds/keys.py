@@ -1,8 +1,10 @@
 """Names that more than one part of Podium must agree on."""
 
+from typing import Literal
+
 GROUP = "podium.dev"
 VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+API_VERSION: Literal["podium.dev/v1alpha1"] = "podium.dev/v1alpha1"
 FIELD_MANAGER = "podium.dev/operator"
 
 LABEL_MODEL = f"{GROUP}/model"

@@ -1,0 +1,186 @@
+"""InferenceModel: one model, its contract, and the pods that serve it."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from podium_crds.assignment import EngineKind
+from podium_crds.base import Decimal, Digest, JsonObject, Lenient, PositiveSeconds, Rule, Ruled, Strict, VersionName
+from podium_crds.keys import API_VERSION
+from podium_crds.meta import LocalReference, ObjectMeta
+from podium_crds.serving import ServingSpec
+from podium_crds.status import ServingStatus
+from podium_crds.tensors import TensorSpec
+
+SOURCE_PATTERN = (
+    r"^((s3|https|http)://[^/ ?#]+/[^ #]+|file:///[^ ]+|configmap://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._]+)?)$"
+)
+MAX_TENSORS = 64
+
+Entrypoint = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$", max_length=253)
+]
+"""`module:attribute`."""
+
+Threads = Annotated[int, Field(ge=1, le=256)]
+
+TensorList = Annotated[
+    tuple[TensorSpec, ...],
+    Field(
+        max_length=MAX_TENSORS,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    ),
+]
+
+
+class Source(Ruled):
+    """Where the files of a model come from."""
+
+    uri: Annotated[str, Field(pattern=SOURCE_PATTERN, max_length=1024)]
+    """s3://bucket/key, https://host/path, http://host/path (only with a digest), file:///path (in the image, or on the
+    machine of `podium serve`) or configmap://name[/key-prefix]. A tar or zip file is unpacked."""
+    digest: Digest | None = None
+    """What the fetched bytes must hash to. Absent: resolved at the first load and pinned for every later one."""
+    credentials_secret_ref: LocalReference | None = None
+    """Secret of the namespace with the access keys of the store. Absent: anonymous or ambient."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!self.uri.startsWith('http://') || has(self.digest)",
+            message="http:// is not encrypted, so the files could be replaced on the way: add digest: sha256:<64 hex "
+            "digits>, or use https://",
+            holds=lambda source: not source.uri.startswith("http://") or source.digest is not None,
+        ),
+        Rule(
+            cel="!has(self.credentialsSecretRef) || self.uri.startsWith('s3://') || self.uri.startsWith('https://')",
+            message="credentialsSecretRef is used for s3:// and https:// only: remove it, or change the uri",
+            holds=lambda source: source.credentials_secret_ref is None or source.uri.startswith(("s3://", "https://")),
+        ),
+    )
+
+
+class TorchEngine(Strict):
+    """PyTorch: a builder function in the artifact returns a torch module, which is called with named tensors."""
+
+    entrypoint: Entrypoint
+    """`module:function` inside the artifact; called with the artifact's directory and parameters."""
+    dtype: Literal["FP32", "FP16", "BF16"] | None = None
+    """FP32, FP16 or BF16. Absent: as stored."""
+    device: Literal["Auto", "Cpu", "Cuda"] = "Auto"
+    """Auto (CUDA where the pod has a GPU), Cpu or Cuda."""
+    compile: bool = False
+    """Whether the module goes through torch.compile."""
+    threads: Threads = 1
+    """Intra-op threads of each worker process."""
+    parameters: JsonObject = Field(default_factory=dict)
+    """Handed to the entrypoint as they are."""
+
+
+class PythonEngine(Strict):
+    """A Python class in the artifact with `load`, `infer` and, where it has them, `infer_batch` and `unload`."""
+
+    entrypoint: Entrypoint
+    """`module:Class` inside the artifact."""
+    threads: Threads = 1
+    """Threads that numeric libraries may use in each worker process."""
+    parameters: JsonObject = Field(default_factory=dict)
+    """Handed to the entrypoint as they are."""
+
+
+class BatchingSpec(Strict):
+    """How requests are gathered into tensor batches."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Most rows in one batch."""
+    max_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """The longest an idle worker may wait for company; 0: never waits."""
+    max_queue_size: Annotated[int, Field(ge=1, le=65536)] = 256
+    """Requests that may wait; the next one is answered 503 with Retry-After."""
+
+
+class WarmupSpec(Strict):
+    """Requests run before a revision takes traffic; their answers are thrown away."""
+
+    requests: Annotated[tuple[JsonObject, ...], Field(max_length=16)] = ()
+    """Requests in named tensors, as the body of :predict has them under inputs."""
+    timeout_seconds: PositiveSeconds = 120
+    """How long all of them together may take."""
+
+
+class SmokeTest(Strict):
+    """A request whose answer is checked before a revision takes traffic."""
+
+    request: JsonObject
+    """The request in named tensors, as the body of :predict has them under inputs."""
+    expect: JsonObject | None = None
+    """Outputs by name that must come back. Absent: any answer within the contract will do."""
+    tolerance: Decimal = "0.001"
+    """Largest absolute difference of a number."""
+
+
+class ModelDefinition(Ruled):
+    """A model without its pods: what a pipeline member is, and the first half of an InferenceModel."""
+
+    version: VersionName = "1"
+    """Your name for this version. Changing it makes a new revision even if nothing else changed."""
+    source: Source
+    """Where the files of the model come from."""
+    engine: EngineKind
+    """What runs the model: Torch or Python. The block of the same name holds its options."""
+    torch: TorchEngine | None = None
+    """Options of engine Torch."""
+    python: PythonEngine | None = None
+    """Options of engine Python."""
+    inputs: TensorList = ()
+    """Tensors that a request carries. Absent: whatever the model takes."""
+    outputs: TensorList = ()
+    """Tensors that an answer carries. Absent: whatever the model gives."""
+    batching: BatchingSpec = BatchingSpec()
+    """How requests are gathered into tensor batches."""
+    instances: Annotated[int, Field(ge=1, le=64)] = 1
+    """Worker processes in each pod."""
+    idempotent: bool = False
+    """Whether a request that was started may be run once more after a worker died."""
+    warmup: WarmupSpec = WarmupSpec()
+    """Requests run before a revision takes traffic."""
+    smoke_test: SmokeTest | None = None
+    """A request whose answer is checked before a revision takes traffic."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.engine == 'Torch' ? has(self.torch) && !has(self.python) : true",
+            message="engine: Torch takes its options from the block torch, and from no other: write torch: "
+            "{entrypoint: module:function} and remove the block python",
+            holds=lambda model: model.engine is not EngineKind.TORCH or (model.torch is not None and not model.python),
+        ),
+        Rule(
+            cel="self.engine == 'Python' ? has(self.python) && !has(self.torch) : true",
+            message="engine: Python takes its options from the block python, and from no other: write python: "
+            "{entrypoint: module:Class} and remove the block torch",
+            holds=lambda model: model.engine is not EngineKind.PYTHON or (model.python is not None and not model.torch),
+        ),
+    )
+
+    @property
+    def options(self) -> TorchEngine | PythonEngine:
+        """The block of the engine."""
+        chosen = self.torch or self.python
+        assert chosen is not None, "checked by the rules"
+        return chosen
+
+
+class InferenceModelSpec(ModelDefinition, ServingSpec):
+    """What to serve and how."""
+
+
+class InferenceModel(Lenient):
+    """A model served by pods that batch requests and move tensors through shared memory; a change of it swaps versions
+    without one failed request."""
+
+    api_version: Literal["podium.dev/v1alpha1"] = API_VERSION
+    kind: Literal["InferenceModel"] = "InferenceModel"
+    metadata: ObjectMeta
+    spec: InferenceModelSpec
+    """What to serve and how."""
+    status: ServingStatus = ServingStatus()
+    """What the operator says about it."""

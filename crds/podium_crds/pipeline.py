@@ -1,0 +1,173 @@
+"""InferencePipeline: a graph of models served as one."""
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from podium_crds.base import DnsLabel, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
+from podium_crds.keys import API_VERSION
+from podium_crds.meta import ObjectMeta
+from podium_crds.model import ModelDefinition
+from podium_crds.serving import ServingSpec
+from podium_crds.status import ServingStatus
+from podium_crds.tensors import TensorName
+
+MAX_MEMBERS = 16
+MAX_STEPS = 64
+MAX_STEP_INPUTS = 32
+MAX_OUTPUTS = 32
+
+REQUEST = "request"
+"""The source of what the client sent: `request.text`. No step may have this name."""
+
+SourceExpression = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\.[A-Za-z_][A-Za-z0-9_.-]*$", max_length=127)
+]
+"""`request.<name>` or `<step>.<output>`."""
+
+_BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
+class Placement(StrEnum):
+    """Where the members run."""
+
+    COLOCATED = "Colocated"
+
+
+class ModelReference(Strict):
+    """An InferenceModel of the same namespace."""
+
+    name: ResourceName
+    """Name of the InferenceModel."""
+
+
+class PipelineMember(Ruled):
+    """A model of the pipeline: written here, or an InferenceModel of the namespace."""
+
+    name: DnsLabel
+    """The name that steps use for it."""
+    inline: ModelDefinition | None = None
+    """The model, written here."""
+    model_ref: ModelReference | None = None
+    """An InferenceModel of the same namespace, whose promoted revision is pinned."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.inline) != has(self.modelRef)",
+            message="a member needs exactly one of inline and modelRef: write the model under inline, or name an "
+            "InferenceModel with modelRef: {name: …}",
+            holds=lambda member: (member.inline is None) != (member.model_ref is None),
+        ),
+    )
+
+
+class StepInputSpec(Strict):
+    """A named value and where it comes from."""
+
+    name: TensorName
+    """Name of the input."""
+    source: Annotated[SourceExpression, Field(alias="from")]
+    """`request.<name>` for what the client sent, or `<step>.<output>`."""
+
+
+class StepConditionSpec(Strict):
+    """Runs a step only for requests whose value of `from` equals `equals`."""
+
+    source: Annotated[SourceExpression, Field(alias="from")]
+    """`request.<name>` for what the client sent, or `<step>.<output>`: one value for each request."""
+    equals: Annotated[str | int | bool, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+    """A string, an integer, or true or false."""
+
+
+class PipelineStep(Strict):
+    """One call of a member."""
+
+    name: DnsLabel
+    """Name of the step, which other steps use in from."""
+    model: DnsLabel
+    """Name of the member that is called."""
+    inputs: Annotated[
+        tuple[StepInputSpec, ...], Field(min_length=1, max_length=MAX_STEP_INPUTS, json_schema_extra=_BY_NAME)
+    ]
+    """Inputs of the member, and where each comes from."""
+    when: StepConditionSpec | None = None
+    """Runs the step only where this holds. Absent: always."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
+    """How long this step may take. Absent: what is left of the request."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    """How often the step is run again after its worker died; only for members that are idempotent."""
+
+
+def _steps_name_members(spec: "InferencePipelineSpec") -> bool:
+    names = {member.name for member in spec.models}
+    return all(step.model in names for step in spec.steps)
+
+
+def _sources_name_steps(spec: "InferencePipelineSpec") -> bool:
+    known = {REQUEST, *(step.name for step in spec.steps)}
+    inputs = [source.source for step in spec.steps for source in step.inputs]
+    return all(source.split(".", 1)[0] in known for source in inputs)
+
+
+def _outputs_name_steps(spec: "InferencePipelineSpec") -> bool:
+    known = {REQUEST, *(step.name for step in spec.steps)}
+    return all(output.source.split(".", 1)[0] in known for output in spec.outputs)
+
+
+class InferencePipelineSpec(ServingSpec):
+    """The models, how values flow between them, and the pods that run them."""
+
+    version: VersionName = "1"
+    """Your name for this version. Changing it makes a new revision even if nothing else changed."""
+    models: Annotated[
+        tuple[PipelineMember, ...], Field(min_length=1, max_length=MAX_MEMBERS, json_schema_extra=_BY_NAME)
+    ]
+    """Models that steps call."""
+    steps: Annotated[tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_STEPS, json_schema_extra=_BY_NAME)]
+    """Calls of models. Each starts as soon as its inputs are there; independent ones run at once."""
+    outputs: Annotated[
+        tuple[StepInputSpec, ...], Field(min_length=1, max_length=MAX_OUTPUTS, json_schema_extra=_BY_NAME)
+    ]
+    """What the answer carries, and where each value comes from."""
+    placement: Placement = Placement.COLOCATED
+    """Colocated: all members in each pod, tensors move through shared memory."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.steps.all(step, self.models.exists(member, member.name == step.model))",
+            message="a step calls a model that is not listed: add it under models, or correct the step's model",
+            holds=_steps_name_members,
+        ),
+        Rule(
+            cel="self.steps.all(step, step.name != 'request')",
+            message="a step is named request, which means what the client sent: choose another name",
+            holds=lambda spec: all(step.name != REQUEST for step in spec.steps),
+        ),
+        Rule(
+            cel="self.steps.all(step, step.inputs.all(input, input.from.startsWith('request.') || "
+            "self.steps.exists(other, input.from.startsWith(other.name + '.'))))",
+            message="an input of a step comes from a step that does not exist: write from: request.<name> or "
+            "from: <step>.<output>",
+            holds=_sources_name_steps,
+        ),
+        Rule(
+            cel="self.outputs.all(output, output.from.startsWith('request.') || "
+            "self.steps.exists(step, output.from.startsWith(step.name + '.')))",
+            message="an output comes from a step that does not exist: write from: <step>.<output>",
+            holds=_outputs_name_steps,
+        ),
+    )
+
+
+class InferencePipeline(Lenient):
+    """A graph of models served as one: all members in each pod, tensors moving through shared memory, and a change of
+    any member swaps the whole graph without one failed request."""
+
+    api_version: Literal["podium.dev/v1alpha1"] = API_VERSION
+    kind: Literal["InferencePipeline"] = "InferencePipeline"
+    metadata: ObjectMeta
+    spec: InferencePipelineSpec
+    """The models, how values flow between them, and the pods that run them."""
+    status: ServingStatus = ServingStatus()
+    """What the operator says about it."""

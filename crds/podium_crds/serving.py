@@ -1,0 +1,167 @@
+"""The fields that both kinds share because the operator builds their pods the same way."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from podium_crds.base import JsonObject, ObjectName, Open, Rule, Ruled, Strict
+from podium_crds.meta import MAX_LABELS, LocalReference
+from podium_crds.rollout import RolloutSpec
+
+GPU_RESOURCE = "nvidia.com/gpu"
+
+Quantity = Annotated[
+    int | str,
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+            "maxLength": 32,
+        }
+    ),
+]
+"""A Kubernetes quantity: 500m, 4Gi, 1."""
+
+QuantityMap = Annotated[dict[Annotated[str, Field(max_length=253)], Quantity], Field(max_length=32)]
+LabelMap = Annotated[
+    dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]], Field(max_length=MAX_LABELS)
+]
+AnnotationMap = Annotated[
+    dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=4096)]], Field(max_length=MAX_LABELS)
+]
+
+
+class ImagePullPolicy(StrEnum):
+    """When the kubelet pulls the runtime image."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
+
+
+class RuntimeSpec(Strict):
+    """The image that the pods run."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Image of the runtime. Absent: the chart's default, pinned in the revision, so that an upgrade of the operator
+    replaces no pod."""
+    image_pull_policy: ImagePullPolicy = ImagePullPolicy.IF_NOT_PRESENT
+    """Always, IfNotPresent or Never."""
+
+
+class Resources(Strict):
+    """Compute resources of a pod, as in a container of a PodSpec."""
+
+    limits: QuantityMap = Field(default_factory=dict)
+    """Upper bounds, for example nvidia.com/gpu: 1 and memory: 4Gi."""
+    requests: QuantityMap = Field(default_factory=dict)
+    """What the scheduler reserves; a limit without a request is its own request."""
+
+
+class NamedPart(Open):
+    """An entry of a PodSpec list that is told apart by its name; every other key is kept as it is."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the entry."""
+
+
+class VolumeMount(Open):
+    """A volumeMount of a PodSpec; every other key is kept as it is."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the volume."""
+    mount_path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Path in the runtime's container."""
+
+
+class PodMetadata(Strict):
+    """Labels and annotations added to the pods. Changing them replaces no pod; new pods carry the new ones."""
+
+    labels: LabelMap = Field(default_factory=dict)
+    """Labels for the pods. Keys under podium.dev/ and app.kubernetes.io/ are the operator's."""
+    annotations: AnnotationMap = Field(default_factory=dict)
+    """Annotations for the pods."""
+
+
+class SharedMemory(Strict):
+    """The memory through which tensors move between the processes of a pod."""
+
+    arena_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] | None = None
+    """Size of the arena. Absent: sized from the memory limit and the requests in flight."""
+
+
+def _no_reserved_labels(spec: "ServingSpec") -> bool:
+    return not any(key.startswith(("podium.dev/", "app.kubernetes.io/")) for key in spec.pod_metadata.labels)
+
+
+class ServingSpec(Ruled):
+    """What the pods of a resource look like and how changes reach them."""
+
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Number of pods. An autoscaler writes it through the scale subresource; 0 serves nothing."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    """How long a whole request may take, all steps included."""
+    runtime: RuntimeSpec = RuntimeSpec()
+    """The image that the pods run."""
+    resources: Resources = Resources()
+    """Compute resources of a pod."""
+    node_selector: LabelMap = Field(default_factory=dict)
+    """Labels that a node must have, as in a PodSpec."""
+    affinity: JsonObject | None = None
+    """As in a PodSpec."""
+    tolerations: Annotated[tuple[JsonObject, ...], Field(max_length=32)] = ()
+    """As in a PodSpec."""
+    topology_spread_constraints: Annotated[tuple[JsonObject, ...], Field(max_length=16)] = ()
+    """As in a PodSpec."""
+    priority_class_name: ObjectName | None = None
+    """As in a PodSpec."""
+    runtime_class_name: ObjectName | None = None
+    """As in a PodSpec."""
+    service_account_name: ObjectName | None = None
+    """As in a PodSpec."""
+    image_pull_secrets: Annotated[
+        tuple[LocalReference, ...],
+        Field(
+            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+        ),
+    ] = ()
+    """As in a PodSpec."""
+    env: Annotated[
+        tuple[NamedPart, ...],
+        Field(
+            max_length=128, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+        ),
+    ] = ()
+    """Environment of the runtime's container, as in a PodSpec."""
+    volumes: Annotated[
+        tuple[NamedPart, ...],
+        Field(
+            max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+        ),
+    ] = ()
+    """Volumes added to the pod, as in a PodSpec."""
+    volume_mounts: Annotated[
+        tuple[VolumeMount, ...],
+        Field(
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["mountPath"]},
+        ),
+    ] = ()
+    """Where those volumes appear in the runtime's container, as in a PodSpec."""
+    pod_metadata: PodMetadata = PodMetadata()
+    """Labels and annotations added to the pods."""
+    shared_memory: SharedMemory = SharedMemory()
+    """The memory through which tensors move between the processes of a pod."""
+    rollout: RolloutSpec = RolloutSpec()
+    """How a change reaches the pods."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.podMetadata.labels) || self.podMetadata.labels.all(key, "
+            "!key.startsWith('podium.dev/') && !key.startsWith('app.kubernetes.io/'))",
+            message="podMetadata.labels holds a key under podium.dev/ or app.kubernetes.io/, which the operator sets: "
+            "use a prefix of your own",
+            holds=_no_reserved_labels,
+        ),
+    )
