@@ -3,7 +3,8 @@
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from podium_crds.base import DnsLabel, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
 from podium_crds.keys import API_VERSION
@@ -27,6 +28,18 @@ SourceExpression = Annotated[
 """`request.<name>` or `<step>.<output>`."""
 
 _BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
+def _scalar(value: object) -> str | int | bool:
+    if isinstance(value, str | int) and len(str(value)) <= 253:
+        return value
+    raise PydanticCustomError("scalar", "expected a string of at most 253 characters, an integer, or true or false")
+
+
+Scalar = Annotated[
+    str | int | bool, PlainValidator(_scalar), WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True})
+]
+"""A schema cannot say this, so that the API server keeps any value and the operator checks it."""
 
 
 class Placement(StrEnum):
@@ -76,7 +89,7 @@ class StepConditionSpec(Strict):
 
     source: Annotated[SourceExpression, Field(alias="from")]
     """`request.<name>` for what the client sent, or `<step>.<output>`: one value for each request."""
-    equals: Annotated[str | int | bool, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+    equals: Scalar
     """A string, an integer, or true or false."""
 
 

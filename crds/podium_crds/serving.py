@@ -1,9 +1,11 @@
 """The fields that both kinds share because the operator builds their pods the same way."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from podium_crds.base import JsonObject, ObjectName, Open, Rule, Ruled, Strict
 from podium_crds.meta import MAX_LABELS, LocalReference
@@ -11,12 +13,25 @@ from podium_crds.rollout import RolloutSpec
 
 GPU_RESOURCE = "nvidia.com/gpu"
 
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+
+
+def _quantity(value: object) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and len(value) <= 32 and re.fullmatch(QUANTITY_PATTERN, value):
+        return value
+    raise PydanticCustomError("quantity", "expected a quantity such as 500m, 4Gi or 1")
+
+
 Quantity = Annotated[
     int | str,
-    Field(
-        json_schema_extra={
+    PlainValidator(_quantity),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+            "pattern": QUANTITY_PATTERN,
             "maxLength": 32,
         }
     ),

@@ -7,7 +7,6 @@ from pydantic import Field
 from podium_crds.assignment import RevisionState
 from podium_crds.base import Int32, Int64, Lenient, Text, Timestamp
 from podium_crds.meta import Condition
-from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
 
 MAX_REVISIONS = 5
@@ -30,7 +29,7 @@ class Endpoint(Lenient):
 class LastFailure(Lenient):
     """The last thing that went wrong with a revision."""
 
-    reason: Reason
+    reason: Annotated[str, Field(max_length=63)]
     """Why, in one word; each has a page in docs/reasons."""
     message: Text = ""
     """Why, for people."""
