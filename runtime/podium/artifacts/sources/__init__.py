@@ -1,0 +1,28 @@
+"""Where artifacts come from: one module a kind of store, each yielding its files as byte streams."""
+
+from podium.artifacts.errors import ArtifactUnavailableError
+from podium.artifacts.sources.base import Source
+from podium.artifacts.sources.files import FileSource, InlineSource
+from podium.artifacts.sources.http import HttpSource
+from podium.artifacts.sources.s3 import S3Source
+from podium_crds.assignment import Artifact
+
+
+def source_of(artifact: Artifact, timeout_s: float) -> Source:
+    """The source that an artifact names. Raises ArtifactUnavailableError for a scheme that this runtime does not fetch."""
+    if artifact.files is not None:
+        return InlineSource(artifact.files)
+    if artifact.uri is None:
+        raise ArtifactUnavailableError("artifact has neither a uri nor files")
+    scheme, separator, _ = artifact.uri.partition("://")
+    match scheme if separator else "":
+        case "file":
+            return FileSource(artifact.uri)
+        case "http" | "https":
+            return HttpSource(artifact.uri, artifact.credentials_path, timeout_s)
+        case "s3":
+            return S3Source(artifact.uri, artifact.credentials_path, timeout_s)
+        case _:
+            raise ArtifactUnavailableError(
+                f"cannot fetch {artifact.uri!r}; expected file://, http://, https:// or s3://"
+            )
