@@ -1,5 +1,6 @@
 """The strict model base of every type that crosses a process border as JSON or YAML, and the bounds they share."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -41,12 +42,34 @@ class Open(Strict):
 class Rule:
     """A rule across fields. The API server runs `cel`; `holds` is the same predicate where there is no API server.
 
-    `message` says what to write instead. That both agree is tested against a real API server.
+    `message` says what to write instead. That both agree is tested against a real API server. `cel` is None for what an
+    API server cannot see, such as the size of an open object: that becomes a condition.
     """
 
-    cel: str
+    cel: str | None
     message: str
     holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Canonical:
+    """Marks a field whose value has several spellings that mean the same: `write` picks one for hashing.
+
+    It takes and returns JSON values, and applying it twice is applying it once.
+    """
+
+    write: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Introduced:
+    """Marks a field whose default is no longer the one it came with.
+
+    `default` is the first one, as a JSON value; None where absent was the default. Hashes leave out what equals it, so
+    that neither a new field nor a changed default gives an old object a new revision.
+    """
+
+    default: Any
 
 
 class Ruled(Strict):
@@ -101,3 +124,29 @@ Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "da
 
 JsonObject = dict[str, Any]
 """Any JSON object, kept as it is."""
+
+
+def canonical_json(value: object) -> str:
+    """One text for one JSON value: sorted keys, no spaces, whole floats as integers (as an API server returns them)."""
+    return json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _whole(value: object) -> object:
+    match value:
+        case dict():
+            return {key: _whole(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_whole(item) for item in value]
+        case float() if value.is_integer() and abs(value) < 2**53:
+            return int(value)
+        case _:
+            return value
+
+
+def json_bytes(value: object) -> int:
+    """Size of the value as compact JSON in UTF-8."""
+    return len(canonical_json(value).encode())
+
+
+UNORDERED = Canonical(lambda items: sorted(items, key=canonical_json))
+"""For lists whose order means nothing."""

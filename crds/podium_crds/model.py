@@ -5,7 +5,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from podium_crds.assignment import EngineKind
-from podium_crds.base import Decimal, Digest, JsonObject, Lenient, PositiveSeconds, Rule, Ruled, Strict, VersionName
+from podium_crds.base import (
+    Decimal,
+    Digest,
+    JsonObject,
+    Lenient,
+    PositiveSeconds,
+    Rule,
+    Ruled,
+    Strict,
+    VersionName,
+    json_bytes,
+)
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import LocalReference, ObjectMeta
 from podium_crds.serving import ServingSpec
@@ -15,7 +26,9 @@ from podium_crds.tensors import TensorSpec
 SOURCE_PATTERN = (
     r"^((s3|https|http)://[^/ ?#]+/[^ #]+|file:///[^ ]+|configmap://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._]+)?)$"
 )
-MAX_TENSORS = 64
+MAX_TENSORS = 32
+MAX_INLINE_BYTES = 32 * 1024
+"""Largest open JSON object in a resource, such as the parameters or the warm-up requests of a model."""
 
 Entrypoint = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$", max_length=253)
@@ -59,7 +72,18 @@ class Source(Ruled):
     )
 
 
-class TorchEngine(Strict):
+def _inline_rule(field: str, wire: str, advice: str) -> Rule:
+    return Rule(
+        cel=None,
+        message=f"{wire} is larger than {MAX_INLINE_BYTES} bytes: {advice}",
+        holds=lambda holder: json_bytes(getattr(holder, field)) <= MAX_INLINE_BYTES,
+    )
+
+
+_PARAMETERS_RULE = _inline_rule("parameters", "parameters", "put the rest into a file of the artifact")
+
+
+class TorchEngine(Ruled):
     """PyTorch: a builder function in the artifact returns a torch module, which is called with named tensors."""
 
     entrypoint: Entrypoint
@@ -75,8 +99,10 @@ class TorchEngine(Strict):
     parameters: JsonObject = Field(default_factory=dict)
     """Handed to the entrypoint as they are."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (_PARAMETERS_RULE,)
 
-class PythonEngine(Strict):
+
+class PythonEngine(Ruled):
     """A Python class in the artifact with `load`, `infer` and, where it has them, `infer_batch` and `unload`."""
 
     entrypoint: Entrypoint
@@ -85,6 +111,8 @@ class PythonEngine(Strict):
     """Threads that numeric libraries may use in each worker process."""
     parameters: JsonObject = Field(default_factory=dict)
     """Handed to the entrypoint as they are."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (_PARAMETERS_RULE,)
 
 
 class BatchingSpec(Strict):
@@ -98,7 +126,7 @@ class BatchingSpec(Strict):
     """Requests that may wait; the next one is answered 503 with Retry-After."""
 
 
-class WarmupSpec(Strict):
+class WarmupSpec(Ruled):
     """Requests run before a revision takes traffic; their answers are thrown away."""
 
     requests: Annotated[tuple[JsonObject, ...], Field(max_length=16)] = ()
@@ -106,8 +134,10 @@ class WarmupSpec(Strict):
     timeout_seconds: PositiveSeconds = 120
     """How long all of them together may take."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (_inline_rule("requests", "requests", "send fewer or shorter ones"),)
 
-class SmokeTest(Strict):
+
+class SmokeTest(Ruled):
     """A request whose answer is checked before a revision takes traffic."""
 
     request: JsonObject
@@ -116,6 +146,11 @@ class SmokeTest(Strict):
     """Outputs by name that must come back. Absent: any answer within the contract will do."""
     tolerance: Decimal = "0.001"
     """Largest absolute difference of a number."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _inline_rule("request", "request", "send a shorter one"),
+        _inline_rule("expect", "expect", "compare fewer outputs"),
+    )
 
 
 class ModelDefinition(Ruled):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from podium_crds.base import DnsLabel, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
+from podium_crds.base import UNORDERED, DnsLabel, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import ObjectMeta
 from podium_crds.model import ModelDefinition
@@ -16,7 +16,7 @@ from podium_crds.tensors import TensorName
 
 MAX_MEMBERS = 16
 MAX_STEPS = 64
-MAX_STEP_INPUTS = 32
+MAX_STEP_INPUTS = 16
 MAX_OUTPUTS = 32
 
 REQUEST = "request"
@@ -101,7 +101,9 @@ class PipelineStep(Strict):
     model: DnsLabel
     """Name of the member that is called."""
     inputs: Annotated[
-        tuple[StepInputSpec, ...], Field(min_length=1, max_length=MAX_STEP_INPUTS, json_schema_extra=_BY_NAME)
+        tuple[StepInputSpec, ...],
+        Field(min_length=1, max_length=MAX_STEP_INPUTS, json_schema_extra=_BY_NAME),
+        UNORDERED,
     ]
     """Inputs of the member, and where each comes from."""
     when: StepConditionSpec | None = None
@@ -134,13 +136,15 @@ class InferencePipelineSpec(ServingSpec):
     version: VersionName = "1"
     """Your name for this version. Changing it makes a new revision even if nothing else changed."""
     models: Annotated[
-        tuple[PipelineMember, ...], Field(min_length=1, max_length=MAX_MEMBERS, json_schema_extra=_BY_NAME)
+        tuple[PipelineMember, ...], Field(min_length=1, max_length=MAX_MEMBERS, json_schema_extra=_BY_NAME), UNORDERED
     ]
     """Models that steps call."""
-    steps: Annotated[tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_STEPS, json_schema_extra=_BY_NAME)]
+    steps: Annotated[
+        tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_STEPS, json_schema_extra=_BY_NAME), UNORDERED
+    ]
     """Calls of models. Each starts as soon as its inputs are there; independent ones run at once."""
     outputs: Annotated[
-        tuple[StepInputSpec, ...], Field(min_length=1, max_length=MAX_OUTPUTS, json_schema_extra=_BY_NAME)
+        tuple[StepInputSpec, ...], Field(min_length=1, max_length=MAX_OUTPUTS, json_schema_extra=_BY_NAME), UNORDERED
     ]
     """What the answer carries, and where each value comes from."""
     placement: Placement = Placement.COLOCATED

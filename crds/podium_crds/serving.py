@@ -2,12 +2,13 @@
 
 import re
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated, ClassVar
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from podium_crds.base import JsonObject, ObjectName, Open, Rule, Ruled, Strict
+from podium_crds.base import UNORDERED, Canonical, JsonObject, ObjectName, Open, Rule, Ruled, Strict, canonical_json
 from podium_crds.meta import MAX_LABELS, LocalReference
 from podium_crds.rollout import RolloutSpec
 
@@ -47,6 +48,28 @@ AnnotationMap = Annotated[
 ]
 
 
+_FACTORS = {"m": Fraction(1, 1000), "": Fraction(1), "k": Fraction(1000)}
+_FACTORS |= {prefix: Fraction(1000**power) for power, prefix in enumerate("MGTPE", start=2)}
+_FACTORS |= {f"{prefix}i": Fraction(1024**power) for power, prefix in enumerate("KMGTPE", start=1)}
+
+
+def quantity_value(quantity: int | str) -> Fraction:
+    """The exact number that a quantity stands for, in base units (cores, bytes, devices)."""
+    if isinstance(quantity, int):
+        return Fraction(quantity)
+    digits = quantity.rstrip("mkKMGTPEi")
+    return Fraction(digits) * _FACTORS[quantity[len(digits) :]]
+
+
+def _plain_quantities(quantities: dict[str, int | str]) -> dict[str, str]:
+    return {name: str(quantity_value(quantity)) for name, quantity in quantities.items()}
+
+
+def _env_order(env: list[JsonObject]) -> list[JsonObject]:
+    """Sorted by name, unless one value refers to another, which makes the order matter."""
+    return env if any("$(" in str(entry.get("value", "")) for entry in env) else sorted(env, key=canonical_json)
+
+
 class ImagePullPolicy(StrEnum):
     """When the kubelet pulls the runtime image."""
 
@@ -68,9 +91,9 @@ class RuntimeSpec(Strict):
 class Resources(Strict):
     """Compute resources of a pod, as in a container of a PodSpec."""
 
-    limits: QuantityMap = Field(default_factory=dict)
+    limits: Annotated[QuantityMap, Canonical(_plain_quantities)] = Field(default_factory=dict)
     """Upper bounds, for example nvidia.com/gpu: 1 and memory: 4Gi."""
-    requests: QuantityMap = Field(default_factory=dict)
+    requests: Annotated[QuantityMap, Canonical(_plain_quantities)] = Field(default_factory=dict)
     """What the scheduler reserves; a limit without a request is its own request."""
 
 
@@ -125,9 +148,9 @@ class ServingSpec(Ruled):
     """Labels that a node must have, as in a PodSpec."""
     affinity: JsonObject | None = None
     """As in a PodSpec."""
-    tolerations: Annotated[tuple[JsonObject, ...], Field(max_length=32)] = ()
+    tolerations: Annotated[tuple[JsonObject, ...], Field(max_length=32), UNORDERED] = ()
     """As in a PodSpec."""
-    topology_spread_constraints: Annotated[tuple[JsonObject, ...], Field(max_length=16)] = ()
+    topology_spread_constraints: Annotated[tuple[JsonObject, ...], Field(max_length=16), UNORDERED] = ()
     """As in a PodSpec."""
     priority_class_name: ObjectName | None = None
     """As in a PodSpec."""
@@ -140,6 +163,7 @@ class ServingSpec(Ruled):
         Field(
             max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
         ),
+        UNORDERED,
     ] = ()
     """As in a PodSpec."""
     env: Annotated[
@@ -147,6 +171,7 @@ class ServingSpec(Ruled):
         Field(
             max_length=128, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
         ),
+        Canonical(_env_order),
     ] = ()
     """Environment of the runtime's container, as in a PodSpec."""
     volumes: Annotated[
@@ -154,6 +179,7 @@ class ServingSpec(Ruled):
         Field(
             max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
         ),
+        UNORDERED,
     ] = ()
     """Volumes added to the pod, as in a PodSpec."""
     volume_mounts: Annotated[
@@ -162,6 +188,7 @@ class ServingSpec(Ruled):
             max_length=32,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["mountPath"]},
         ),
+        UNORDERED,
     ] = ()
     """Where those volumes appear in the runtime's container, as in a PodSpec."""
     pod_metadata: PodMetadata = PodMetadata()

@@ -1,0 +1,62 @@
+"""Spec → canonical spec: one JSON value for everything that means the same. What revisions are hashed over."""
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from podium_crds.base import Canonical, Introduced, JsonObject
+
+Json = JsonObject | list[Any] | str | int | float | bool | None
+
+_ABSENT = object()
+
+
+def canonical(spec: BaseModel) -> JsonObject:
+    """The spec in wire names; fields equal to their introduction default left out, lists without order sorted.
+
+    An object that spells a default out, lists things in another order, or was stored before a field existed has the
+    same canonical form. Open objects (affinity, parameters, …) are taken as they are.
+    """
+    fields = type(spec).model_fields
+    result: JsonObject = dict(spec.model_extra or {})
+    for name, field in fields.items():
+        value = _field(field, getattr(spec, name))
+        if value is not None and value != _introduction_default(field):
+            result[field.alias or name] = value
+    return result
+
+
+def _field(field: FieldInfo, value: object) -> Json:
+    written = _value(value)
+    for marker in field.metadata:
+        if isinstance(marker, Canonical) and written is not None:
+            written = marker.write(written)
+    return written
+
+
+def _value(value: object) -> Json:
+    match value:
+        case BaseModel():
+            return canonical(value)
+        case tuple() | list():
+            return [_value(item) for item in value]
+        case dict():
+            return {str(key): _value(item) for key, item in value.items()}
+        case str() | int() | float() | None:
+            return str(value) if isinstance(value, str) else value
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def _introduction_default(field: FieldInfo) -> object:
+    for marker in field.metadata:
+        if isinstance(marker, Introduced):
+            return marker.default
+    if field.is_required():
+        return _ABSENT
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel):
+        # Its own fields know their introduction defaults; today's default instance may hold later ones.
+        assert default == type(default)(), f"default of {field.alias} differs from its type's own defaults"
+        return {}
+    return _field(field, default)
