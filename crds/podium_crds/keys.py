@@ -11,11 +11,21 @@ LABEL_MODEL = f"{GROUP}/model"
 LABEL_PIPELINE = f"{GROUP}/pipeline"
 LABEL_POOL = f"{GROUP}/pool"
 LABEL_REVISION = f"{GROUP}/revision"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "podium-operator"
+"""On every child, pods included: the operator lists and watches children by this label alone. An EndpointSlice gets it
+from its Service."""
 ANNOTATION_DESIRED_HASH = f"{GROUP}/desired-hash"
 ANNOTATION_TEMPLATE_VERSION = f"{GROUP}/template-version"
 
 DATA_PORT = 8080
 ADMIN_PORT = 8081
+
+ADMIN_ASSIGNMENT_PATH = "/admin/v1/assignment"
+"""Admin port: PUT an Assignment as JSON that names the pod's UID. 2xx: accepted and durable in the pod; 401: wrong token;
+409: another pod's UID or a lower generation; 422: cannot be taken. Errors are `{"error": "…"}`."""
+ADMIN_REPORT_PATH = "/admin/v1/report"
+"""Admin port: GET the Report as JSON."""
 
 ASSIGNMENT_DIR = "/etc/podium/assignment"
 ASSIGNMENT_FILE = "assignment.json"
