@@ -1,0 +1,20 @@
+"""Podium: batching engine pods with shared-memory tensors. A model's author needs `from podium import Model` alone.
+
+The import is light: it loads neither torch, zmq nor numpy. Names are resolved at first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from podium.sdk.model import Model, ModelContext
+
+__all__ = ["Model", "ModelContext"]
+
+_HOMES = {"Model": "podium.sdk.model", "ModelContext": "podium.sdk.model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'podium' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

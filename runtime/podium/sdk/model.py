@@ -1,0 +1,66 @@
+"""`Model`, the base class of Python-engine models, and `ModelContext`, what a model is told about its surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelContext:
+    """What a model may know when it loads. Also given to the builder function of a Torch model."""
+
+    artifact_dir: Path
+    """Directory of the fetched artifact, read-only. The entrypoint was imported from here."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """`engine.parameters` of the resource, as they are."""
+    device: str = "cpu"
+    """`cpu` or `cuda:N`."""
+    dtype: str | None = None
+    """FP32, FP16, BF16, or None for the stored type."""
+    threads: int = 1
+    """Intra-op threads that this process may use."""
+    name: str = ""
+    """Name of the model as the resource gives it."""
+    version: str = ""
+    """Version of the model as the resource gives it."""
+
+
+class Model:
+    """A model in plain Python. Subclass it, and name the class as `engine.entrypoint`: `module:ClassName`.
+
+    One object lives in each worker process and is used by one thread. An exception fails the batch with status 500 and
+    the last lines of its traceback; mark the resource `idempotent` to have a bad row found and failed alone.
+    A subclass may define `infer_batch(self, requests)` as well: it gets a list with one dictionary per request, in
+    place of one dictionary of concatenated rows, and returns as many dictionaries in the same order.
+    """
+
+    def load(self, ctx: ModelContext) -> None:
+        """Reads weights and builds what `infer` needs. An exception here fails the load and is reported."""
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Answers one batch: arrays by input name, first dimension the rows of all requests in the batch.
+
+        Input arrays are read-only and valid during the call alone; copy what must outlive it. Every returned array has
+        the same number of rows, in the same order. BYTES tensors are object arrays of `bytes`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines neither infer nor infer_batch")
+
+    def unload(self) -> None:
+        """Called before the process ends in good order; not after a crash."""
+
+
+def defines_infer_batch(model: object) -> bool:
+    """True where the model's class has an `infer_batch` of its own."""
+    return callable(getattr(model, "infer_batch", None))
+
+
+InferBatch = Sequence[Mapping[str, Any]]
