@@ -116,6 +116,8 @@ class Member(Lenient):
     timeout_seconds: int = 30
     load_timeout_seconds: int = 600
     warmup: tuple[Probe, ...] = ()
+    warmup_timeout_seconds: int = 120
+    """How long all warm-up requests together may take."""
     smoke_test: Probe | None = None
     trust_remote_code: bool = False
 

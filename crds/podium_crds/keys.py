@@ -22,8 +22,8 @@ DATA_PORT = 8080
 ADMIN_PORT = 8081
 
 ADMIN_ASSIGNMENT_PATH = "/admin/v1/assignment"
-"""Admin port: PUT an Assignment as JSON that names the pod's UID. 2xx: accepted and durable in the pod; 401: wrong token;
-409: another pod's UID or a lower generation; 422: cannot be taken. Errors are `{"error": "…"}`."""
+"""Admin port: PUT an Assignment as JSON that names the pod's UID. 2xx: accepted and durable in the pod; 401: wrong
+token; 409: another pod's UID or a lower generation; 422: cannot be taken. Errors are `{"error": "…"}`."""
 ADMIN_REPORT_PATH = "/admin/v1/report"
 """Admin port: GET the Report as JSON."""
 

@@ -7,6 +7,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from podium_crds.base import UNORDERED, DnsLabel, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
+from podium_crds.graph import MAX_MEMBERS, MAX_STEPS, REQUEST
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import ObjectMeta
 from podium_crds.model import ModelDefinition
@@ -14,13 +15,8 @@ from podium_crds.serving import ServingSpec
 from podium_crds.status import ServingStatus
 from podium_crds.tensors import TensorName
 
-MAX_MEMBERS = 16
-MAX_STEPS = 64
 MAX_STEP_INPUTS = 16
 MAX_OUTPUTS = 32
-
-REQUEST = "request"
-"""The source of what the client sent: `request.text`. No step may have this name."""
 
 SourceExpression = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\.[A-Za-z_][A-Za-z0-9_.-]*$", max_length=127)
