@@ -4,7 +4,8 @@ Writes go by server-side apply under one field manager, or carry a precondition.
 number of retries and a slot of a bounded number of concurrent ones. `metadata.managedFields` never comes back.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from podium_crds.keys import FIELD_MANAGER
@@ -18,6 +19,14 @@ _LIST_RESTARTS = 3
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A collection as it was at one resourceVersion."""
+
+    items: tuple[Manifest, ...]
+    resource_version: str
 
 
 class KubeClient:
@@ -45,12 +54,26 @@ class KubeClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> list[Manifest]:
-        """All objects that match, each with `kind` and `apiVersion`. Read in pages; a list that expires starts anew."""
+        """All objects that match, each with `kind` and `apiVersion`."""
+        listing = await self.snapshot(
+            kind_name, namespace, label_selector=label_selector, field_selector=field_selector
+        )
+        return list(listing.items)
+
+    async def snapshot(
+        self,
+        kind_name: str,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Listing:
+        """As `list`, and the resourceVersion that all of it is from. Read in pages; one that expires starts anew."""
         found = kind(kind_name)
+        query = {"labelSelector": label_selector, "fieldSelector": field_selector}
         for attempt in range(_LIST_RESTARTS):
             try:
-                pages = self._pages(found, namespace, label_selector, field_selector)
-                return [item async for page in pages for item in page]
+                return await self._listing(found, namespace, {name: text for name, text in query.items() if text})
             except Gone:
                 if attempt == _LIST_RESTARTS - 1:
                     raise
@@ -127,22 +150,17 @@ class KubeClient:
         query = {"fieldManager": FIELD_MANAGER}
         return await self._object(Call("PATCH", path, body=body, query=query, content_type=_MERGE))
 
-    async def _pages(
-        self, found: Kind, namespace: str | None, label_selector: str, field_selector: str
-    ) -> AsyncIterator[Sequence[Manifest]]:
-        query = {"limit": str(found.page)}
-        if label_selector:
-            query["labelSelector"] = label_selector
-        if field_selector:
-            query["fieldSelector"] = field_selector
+    async def _listing(self, found: Kind, namespace: str | None, selectors: Mapping[str, str]) -> Listing:
+        query = {"limit": str(found.page), **selectors}
+        typed = {"apiVersion": found.api_version, "kind": found.name}  # items of a list come without their type
+        items: list[Manifest] = []
         while True:
             answer = await self._object(Call("GET", found.path(namespace), query=query, verb="LIST"))
-            # Items of a list come without their type.
-            typed = {"apiVersion": found.api_version, "kind": found.name}
-            yield [{**typed, **_stripped(item)} for item in answer.get("items") or ()]
-            token = answer.get("metadata", {}).get("continue")
+            items.extend({**typed, **_stripped(item)} for item in answer.get("items") or ())
+            metadata = answer.get("metadata", {})
+            token = metadata.get("continue")
             if not token:
-                return
+                return Listing(tuple(items), str(metadata.get("resourceVersion", "")))
             query["continue"] = token
 
     async def _object(self, call: Call) -> Manifest:
