@@ -1,0 +1,1 @@
+"""Model backends. Run in worker processes alone; torch is imported nowhere else."""

@@ -1,0 +1,90 @@
+"""The Python engine: a class with `load`, `infer` or `infer_batch`, and `unload`. See podium.sdk.model.Model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podium.engines.base import EngineBatch, LoadError, resolve_entrypoint, wrapped
+from podium.errors import ModelError
+from podium.sdk.model import ModelContext, defines_infer_batch
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class PythonEngine:
+    """Runs one object of the user's class."""
+
+    def __init__(self, entrypoint: str, context: ModelContext) -> None:
+        self._entrypoint = entrypoint
+        self._context = context
+        self._model: Any = None
+
+    def load(self) -> None:
+        """Imports the class, makes an object, calls its `load`. Raises LoadError or what the user's code raises."""
+        factory = resolve_entrypoint(self._entrypoint, self._context.artifact_dir)
+        if not callable(factory):
+            raise LoadError(f"entrypoint {self._entrypoint!r} is {type(factory).__name__}, expected a class")
+        self._model = factory()
+        if not (callable(getattr(self._model, "infer", None)) or defines_infer_batch(self._model)):
+            raise LoadError(f"{type(self._model).__name__} has neither a method infer nor infer_batch")
+        if callable(load := getattr(self._model, "load", None)):
+            load(self._context)
+
+    def warm_up(self) -> None:
+        """Calls the model's own `warm_up`, where it has one."""
+        if callable(warm_up := getattr(self._model, "warm_up", None)):
+            warm_up()
+
+    def infer(self, batch: EngineBatch) -> Arrays:
+        """One call of `infer_batch` where the class has it, else of `infer`. Raises ModelError."""
+        inputs = {name: tensor.array() for name, tensor in batch.inputs.items()}
+        try:
+            if defines_infer_batch(self._model):
+                return self._infer_batch(inputs, batch.rows)
+            return _as_arrays(self._model.infer(inputs))
+        except ModelError:
+            raise
+        except Exception as error:
+            raise wrapped(error, "infer raised") from error
+
+    def unload(self) -> None:
+        """Calls the model's own `unload`, where it has one."""
+        if callable(unload := getattr(self._model, "unload", None)):
+            unload()
+
+    def _infer_batch(self, inputs: dict[str, NDArray[Any]], rows: tuple[int, ...]) -> Arrays:
+        requests = _per_request(inputs, rows)
+        answers = self._model.infer_batch(requests)
+        if not isinstance(answers, Sequence) or len(answers) != len(requests):
+            count = len(answers) if isinstance(answers, Sequence) else type(answers).__name__
+            raise ModelError(f"infer_batch returned {count}, expected a list of {len(requests)} dictionaries")
+        arrays = [_as_arrays(answer) for answer in answers]
+        if len(arrays) == 1:
+            return arrays[0]
+        for answer, count in zip(arrays, rows, strict=True):
+            _check_rows(answer, count)
+            if answer.keys() != arrays[0].keys():
+                raise ModelError(f"infer_batch returned outputs {sorted(answer)} and {sorted(arrays[0])}")
+        return {name: np.concatenate([answer[name] for answer in arrays]) for name in arrays[0]}
+
+
+def _per_request(inputs: dict[str, NDArray[Any]], rows: tuple[int, ...]) -> list[dict[str, NDArray[Any]]]:
+    if len(rows) <= 1:
+        return [inputs]
+    bounds = np.cumsum((0, *rows)).tolist()
+    spans = list(zip(bounds, bounds[1:], strict=False))
+    return [{name: array[start:end] for name, array in inputs.items()} for start, end in spans]
+
+
+def _check_rows(answer: Arrays, rows: int) -> None:
+    for name, array in answer.items():
+        if array.ndim == 0 or array.shape[0] != rows:
+            raise ModelError(f"output {name!r} of one request has shape {list(array.shape)}, expected {rows} rows")
+
+
+def _as_arrays(answer: object) -> Arrays:
+    if not isinstance(answer, Mapping):
+        raise ModelError(f"infer returned {type(answer).__name__}, expected a dictionary of arrays by output name")
+    return {str(name): np.asarray(value) for name, value in answer.items()}

@@ -1,0 +1,207 @@
+"""The Torch engine: a builder function in the artifact returns the module. The only place that imports torch.
+
+Weights in `model.safetensors` are mapped and assigned where the builder returns a module on the `meta` device: their
+pages are shared by all instances through the page cache. Any other module has loaded itself.
+"""
+
+import ctypes
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from podium.engines.base import EngineBatch, LoadError, resolve_entrypoint, wrapped
+from podium.errors import ModelError
+from podium.ipc.tensor import Tensor
+from podium.sdk.model import ModelContext
+from podium_crds.assignment import EngineSpec
+from podium_crds.tensors import DType, TensorSpec
+
+WEIGHTS = "model.safetensors"
+MAX_HEADER_BYTES = 100 << 20
+"""Upper bound of a safetensors header, as the format's reference implementation has it."""
+
+TORCH_DTYPES: dict[DType, torch.dtype] = {
+    DType.BOOL: torch.bool,
+    DType.UINT8: torch.uint8,
+    DType.UINT16: torch.uint16,
+    DType.UINT32: torch.uint32,
+    DType.UINT64: torch.uint64,
+    DType.INT8: torch.int8,
+    DType.INT16: torch.int16,
+    DType.INT32: torch.int32,
+    DType.INT64: torch.int64,
+    DType.FP16: torch.float16,
+    DType.FP32: torch.float32,
+    DType.FP64: torch.float64,
+}
+COMPUTE_DTYPES = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16}
+SAFETENSORS_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+
+class TorchEngine:
+    """Runs one module under inference mode."""
+
+    def __init__(self, spec: EngineSpec, context: ModelContext, outputs: tuple[TensorSpec, ...]) -> None:
+        self._spec = spec
+        self._context = context
+        self._outputs = outputs
+        self._device = torch.device(context.device)
+        self._dtype = COMPUTE_DTYPES[spec.dtype] if spec.dtype else None
+        self._forward: Callable[..., Any] | None = None
+
+    def load(self) -> None:
+        """Calls the builder, assigns mapped weights where it left the module empty, moves and compiles it."""
+        torch.set_num_threads(self._spec.threads)
+        builder = resolve_entrypoint(self._spec.entrypoint, self._context.artifact_dir)
+        if not callable(builder):
+            raise LoadError(f"entrypoint {self._spec.entrypoint!r} is {type(builder).__name__}, expected a function")
+        built = builder(self._context)
+        if not callable(built):
+            raise LoadError(f"{self._spec.entrypoint} returned {type(built).__name__}, expected a torch.nn.Module")
+        if isinstance(built, torch.nn.Module):
+            built = self._placed(built)
+        self._forward = torch.compile(built) if self._spec.compile else built
+
+    def warm_up(self) -> None:
+        """Nothing: the first batch decides the shapes."""
+
+    def infer(self, batch: EngineBatch) -> Mapping[str, NDArray[Any]]:
+        """Calls the module with tensors by input name. Raises ModelError."""
+        assert self._forward is not None
+        with torch.inference_mode():
+            try:
+                inputs = {name: self._input(name, tensor) for name, tensor in batch.inputs.items()}
+                answer = self._forward(**inputs)
+            except ModelError:
+                raise
+            except Exception as error:
+                raise wrapped(error, "forward raised") from error
+            return {name: self._output(name, value) for name, value in self._named(answer).items()}
+
+    def unload(self) -> None:
+        """Drops the module and what the device's allocator caches."""
+        self._forward = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _placed(self, module: torch.nn.Module) -> torch.nn.Module:
+        weights = self._context.artifact_dir / WEIGHTS
+        if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+            if not weights.is_file():
+                raise LoadError(f"the module is on the meta device, and the artifact has no {WEIGHTS}")
+            assign_mapped(module, weights)
+        module.eval().requires_grad_(requires_grad=False)
+        if self._dtype is not None and any(
+            p.is_floating_point() and p.dtype != self._dtype for p in module.parameters()
+        ):
+            module.to(self._dtype)
+        return module.to(self._device)
+
+    def _input(self, name: str, tensor: Tensor) -> torch.Tensor:
+        if tensor.dtype is DType.BYTES:
+            raise ModelError(f"input {name!r} is BYTES; a Torch model takes numbers, use a Python model before it")
+        value = borrowed(tensor).to(self._device, non_blocking=True)
+        return value.to(self._dtype) if self._dtype is not None and value.is_floating_point() else value
+
+    def _named(self, answer: object) -> Mapping[str, torch.Tensor]:
+        if isinstance(answer, torch.Tensor):
+            answer = (answer,)
+        if isinstance(answer, (tuple, list)):
+            if len(answer) != len(self._outputs):
+                raise ModelError(f"forward returned {len(answer)} tensors, {len(self._outputs)} outputs are declared")
+            answer = {spec.name: value for spec, value in zip(self._outputs, answer, strict=True)}
+        if not isinstance(answer, Mapping):
+            raise ModelError(
+                f"forward returned {type(answer).__name__}, expected a dictionary of tensors by output name"
+            )
+        return answer
+
+    def _output(self, name: str, value: object) -> NDArray[Any]:
+        if not isinstance(value, torch.Tensor):
+            raise ModelError(f"output {name!r} is {type(value).__name__}, expected a tensor")
+        declared = next((spec.dtype for spec in self._outputs if spec.name == name), None)
+        if value.is_floating_point():
+            wanted = TORCH_DTYPES.get(declared) if declared else None
+            if wanted is not None and wanted.is_floating_point:
+                value = value.to(wanted)
+            elif value.dtype == torch.bfloat16:
+                value = value.to(torch.float32)
+        array: NDArray[Any] = value.detach().cpu().contiguous().numpy()
+        return array
+
+
+def borrowed(tensor: Tensor) -> torch.Tensor:
+    """A tensor over the same bytes, without a copy; small inline payloads are copied.
+
+    The arena's pages are mapped without PROT_WRITE, which torch cannot express: an in-place operation on an input ends
+    the process with SIGSEGV and a Python traceback in the pod's log. Use `x = x / 255`, not `x.div_(255)`.
+    """
+    dtype = TORCH_DTYPES[tensor.dtype]
+    if not tensor.nbytes:
+        return torch.empty(tensor.shape, dtype=dtype)
+    if tensor.data.obj.__class__ is bytes:
+        return torch.frombuffer(bytearray(tensor.data), dtype=dtype).reshape(tensor.shape)
+    address = np.frombuffer(tensor.data, dtype=np.uint8).__array_interface__["data"][0]
+    window = (ctypes.c_char * tensor.nbytes).from_address(address)
+    return torch.frombuffer(window, dtype=dtype).reshape(tensor.shape)
+
+
+def assign_mapped(module: torch.nn.Module, weights: Path) -> None:
+    """Gives an empty module its weights as views of the mapped file. Raises LoadError where some are left empty."""
+    missing, unexpected = module.load_state_dict(mapped_tensors(weights), strict=False, assign=True)
+    empty = sorted(name for name, tensor in _all_tensors(module) if tensor.is_meta)
+    if empty or unexpected:
+        raise LoadError(
+            f"{WEIGHTS} does not fit the module: no weights for {_some(empty or missing)}, no place for {_some(unexpected)}"
+        )
+
+
+def mapped_tensors(weights: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a safetensors file, at its stored dtype, as a view of one private copy-on-write mapping.
+
+    Format: 8 bytes little-endian header length, JSON header, data. Raises LoadError.
+    """
+    size = weights.stat().st_size
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
+            raise LoadError(f"{weights.name} is not a safetensors file")
+        header = json.loads(file.read(length))
+    storage = torch.UntypedStorage.from_file(str(weights), shared=False, nbytes=size)
+    flat = torch.tensor([], dtype=torch.uint8).set_(storage)[8 + length :]
+    return {name: _mapped(flat, name, entry) for name, entry in header.items() if name != "__metadata__"}
+
+
+def _mapped(flat: torch.Tensor, name: str, entry: Mapping[str, Any]) -> torch.Tensor:
+    dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
+    start, end = entry["data_offsets"]
+    if dtype is None or not 0 <= start <= end <= flat.numel():
+        raise LoadError(f"weight {name!r} of type {entry['dtype']} at {start} to {end} cannot be read")
+    data = flat[start:end]
+    if (data.data_ptr() % dtype.itemsize) != 0:
+        data = data.clone()  # the format aligns its header, not each tensor of a file with mixed types
+    return data.view(dtype).reshape(entry["shape"])
+
+
+def _all_tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"

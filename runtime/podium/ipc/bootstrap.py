@@ -1,0 +1,51 @@
+"""What a worker is told at its start, in a memfd of its own, so that no secret is in its arguments or environment."""
+
+import os
+
+import msgspec
+
+from podium.errors import ProtocolError
+
+MAX_BOOTSTRAP_BYTES = 4 << 20
+ARENA_FD = 3
+BOOTSTRAP_FD = 4
+"""Numbers under which a spawned worker finds its two descriptors."""
+
+
+class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Start parameters of one life of a worker."""
+
+    endpoint: str
+    """ZeroMQ address of the front end."""
+    peer: bytes
+    """The worker's ZeroMQ identity: instance and epoch."""
+    epoch: int
+    token: bytes
+    parent_pid: int
+    """The front end: the worker ends with it."""
+    arena_bytes: int
+    inline_bytes: int
+    """Outputs of a batch up to this size go in the message."""
+    artifact_dir: str
+    device: str
+    member: str
+    """podium_crds.assignment.Member as JSON, without artifact and probes."""
+
+
+def write_bootstrap(bootstrap: Bootstrap) -> int:
+    """A descriptor from which the parameters can be read once. The caller closes it."""
+    fd = os.memfd_create("podium-bootstrap", os.MFD_CLOEXEC)
+    data = memoryview(msgspec.msgpack.encode(bootstrap))
+    while data:
+        data = data[os.write(fd, data) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def read_bootstrap(fd: int) -> Bootstrap:
+    """Reads and closes. Raises ProtocolError."""
+    with os.fdopen(fd, "rb") as file:
+        try:
+            return msgspec.msgpack.decode(file.read(MAX_BOOTSTRAP_BYTES), type=Bootstrap)
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"start parameters cannot be read: {error}") from error

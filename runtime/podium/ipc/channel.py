@@ -1,0 +1,197 @@
+"""The control plane: one ROUTER in the front end, one DEALER in each worker, over ipc:// in a private directory.
+
+Messages are small and bounded; a full pipe is an error to act on, never hidden buffering. The ROUTER's descriptor is
+edge-triggered: after every send and receive ZMQ_EVENTS is read again, or a message would lie there unseen.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import zmq
+
+from podium.errors import PodiumError, ProtocolError
+from podium.ipc.protocol import (
+    MAX_HEADER_BYTES,
+    MAX_INLINE_BYTES,
+    FromWorker,
+    ToWorker,
+    decode_from_worker,
+    decode_to_worker,
+    encode,
+)
+
+MESSAGES_PER_WAKE_UP = 64
+"""Then the event loop gets its turn."""
+HIGH_WATER_MESSAGES = 64
+"""Unsent messages to or from one worker; with one batch at a time, a handful is normal."""
+WORKER_LINGER_MS = 2000
+"""How long an exiting worker waits for its last words to leave."""
+
+Payloads = Sequence[bytes]
+Handler = Callable[[bytes, FromWorker, Payloads], None]
+Intruder = Callable[[bytes, ProtocolError], None]
+
+
+class PeerGone(PodiumError):  # noqa: N818
+    """No worker of that identity is connected: it is dead, or has not said hello."""
+
+
+class NoCredit(PodiumError):  # noqa: N818
+    """The pipe to that worker is full."""
+
+
+class Broker:
+    """The front end's socket. All calls from the event loop's thread."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+        """Use `open`."""
+        self.endpoint = endpoint
+        self._context = context
+        self._socket = socket
+        self._fd = int(socket.getsockopt(zmq.FD))
+        self._loop = asyncio.get_running_loop()
+        self._handlers: dict[bytes, tuple[Handler, Intruder]] = {}
+        """peer → who gets its messages; others' messages are dropped."""
+        self._pending: asyncio.Handle | None = None
+        self.dropped = 0
+        """Messages of peers that nobody had registered: late words of the dead."""
+
+    @classmethod
+    def open(cls, run_dir: Path) -> Self:
+        """Binds in `run_dir`, which is made private (0700), and starts to read. Needs a running event loop."""
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_dir.chmod(0o700)
+        path = run_dir / f"control-{os.getpid()}.sock"
+        if len(str(path)) > zmq.IPC_PATH_MAX_LEN:
+            raise ValueError(f"{path} is too long for a socket; use a run directory with a shorter path")
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MESSAGES)
+        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MESSAGES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_INLINE_BYTES)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        socket.bind(f"ipc://{path}")
+        broker = cls(context, socket, f"ipc://{path}")
+        broker._loop.add_reader(broker._fd, broker._drain)
+        broker._recheck()
+        return broker
+
+    def register(self, peer: bytes, handler: Handler, intruder: Intruder) -> None:
+        """From now on `handler` gets the peer's messages, `intruder` learns of those that cannot be read."""
+        self._handlers[peer] = (handler, intruder)
+
+    def unregister(self, peer: bytes) -> None:
+        """Messages of that peer are dropped from now on."""
+        self._handlers.pop(peer, None)
+
+    def send(self, peer: bytes, message: ToWorker, payloads: Payloads = ()) -> None:
+        """Never blocks. Raises PeerGone, or NoCredit where the pipe is full."""
+        try:
+            self._socket.send_multipart([peer, encode(message), *payloads], zmq.DONTWAIT)
+        except zmq.Again as error:
+            raise NoCredit(f"the pipe to {peer!r} is full") from error
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                raise PeerGone(f"{peer!r} is not connected") from error
+            raise
+        finally:
+            self._recheck()
+
+    def close(self) -> None:
+        """Stops reading, closes the socket and removes its file."""
+        if self._socket.closed:
+            return
+        self._loop.remove_reader(self._fd)
+        if self._pending is not None:
+            self._pending.cancel()
+        self._socket.close(0)
+        self._context.term()
+        with contextlib.suppress(FileNotFoundError):
+            Path(self.endpoint.removeprefix("ipc://")).unlink()
+
+    def _recheck(self) -> None:
+        if self._pending is None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._pending = self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
+        for _ in range(MESSAGES_PER_WAKE_UP):
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            self._deliver(frames)
+            if self._socket.closed:
+                return
+        self._recheck()
+
+    def _deliver(self, frames: list[bytes]) -> None:
+        peer = frames[0]
+        target = self._handlers.get(peer)
+        if target is None or len(frames) < 2:
+            self.dropped += 1
+            return
+        handler, intruder = target
+        try:
+            message = decode_from_worker(frames[1])
+        except ProtocolError as error:
+            intruder(peer, error)
+            return
+        handler(peer, message, frames[2:])
+
+
+class WorkerChannel:
+    """A worker's socket. Blocking, used by one thread."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]", parent_fd: int) -> None:
+        """Use `connect`."""
+        self._context = context
+        self._socket = socket
+        self._parent_fd = parent_fd
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(parent_fd, zmq.POLLIN)
+
+    @classmethod
+    def connect(cls, endpoint: str, peer: bytes, parent_fd: int) -> Self:
+        """`parent_fd`: a pidfd of the front end, whose end interrupts every wait."""
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, peer)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.LINGER, WORKER_LINGER_MS)
+        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MESSAGES)
+        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MESSAGES)
+        socket.setsockopt(zmq.SNDTIMEO, WORKER_LINGER_MS)
+        socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_INLINE_BYTES, MAX_HEADER_BYTES))
+        socket.connect(endpoint)
+        return cls(context, socket, parent_fd)
+
+    def send(self, message: FromWorker, payloads: Payloads = ()) -> None:
+        """Raises ProtocolError where the front end does not take it in time."""
+        try:
+            self._socket.send_multipart([encode(message), *payloads])
+        except zmq.Again as error:
+            raise ProtocolError("the front end takes no messages") from error
+
+    def receive(self, timeout_s: float | None = None) -> tuple[ToWorker, Payloads] | None:
+        """The next message, or None after `timeout_s` or when the front end is gone. Raises ProtocolError."""
+        ready = dict(self._poller.poll(None if timeout_s is None else round(timeout_s * 1000)))
+        if self._socket not in ready:
+            return None
+        frames = self._socket.recv_multipart()
+        return decode_to_worker(frames[0]), frames[1:]
+
+    def close(self) -> None:
+        """Waits up to two seconds for what was sent to leave."""
+        self._socket.close()
+        self._context.term()

@@ -1,0 +1,152 @@
+"""Messages between the front end and a worker: msgpack, tagged, strict. The first field is the worker's epoch.
+
+| direction | message | meaning |
+|---|---|---|
+| worker → front end | Hello | I am connected; here is my token |
+| | Ready, LoadFailed | the model is loaded, or why not |
+| | Started | the model may have begun on this batch |
+| | Reply, Failure | outputs of a batch, or what the model raised |
+| | Need | the granted slot is too small; answered by Grant |
+| front end → worker | Dispatch | a batch, with the slot for its outputs |
+| | Grant | a larger slot, or none: send inline |
+| | Cancel | these batches are wanted by nobody any more |
+| | Drain | answer what is in your hands; nothing more will come |
+| | Stop | unload and exit |
+"""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from podium.errors import MAX_MESSAGE_CHARS, ProtocolError
+from podium.ipc.descriptor import Count, Refs, SlotRange
+
+T = TypeVar("T")
+PROTOCOL_VERSION = 1
+MAX_HEADER_BYTES = 1 << 20
+MAX_INLINE_BYTES = 64 << 20
+"""Largest payload outside the arena: what goes inline where the arena has no room."""
+
+Epoch = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_MESSAGE_CHARS)]
+Rows = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, lt=2**31)], ...], msgspec.Meta(max_length=4096)]
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Base of all messages."""
+
+    epoch: Epoch
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """First message of a worker; anything before it is dropped."""
+
+    token: Annotated[bytes, msgspec.Meta(max_length=64)]
+    pid: int
+    protocol: int = PROTOCOL_VERSION
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """The model is loaded and takes batches. Sizes in bytes."""
+
+    load_s: float
+    private_bytes: Count = 0
+    shared_bytes: Count = 0
+
+
+class LoadFailed(_Message, frozen=True, tag="load_failed"):
+    """The model did not load; the worker exits next."""
+
+    message: Text
+
+
+class Started(_Message, frozen=True, tag="started"):
+    """The worker has the batch in hand: from now on its death means that work may have been done."""
+
+    batch: Count
+
+
+class Need(_Message, frozen=True, tag="need"):
+    """The outputs of the batch take `nbytes` bytes and do not fit the grant."""
+
+    batch: Count
+    nbytes: Count
+
+
+class Reply(_Message, frozen=True, tag="reply"):
+    """Outputs of a batch. `run_s`: seconds in the model."""
+
+    batch: Count
+    outputs: Refs
+    run_s: float
+
+
+class Failure(_Message, frozen=True, tag="failure"):
+    """The model raised, or returned what cannot be an answer; the worker goes on."""
+
+    batch: Count
+    message: Text
+
+
+class Dispatch(_Message, frozen=True, tag="dispatch"):
+    """One batch. `rows`: of each request in it, in order; empty where the inputs have no common first dimension."""
+
+    batch: Count
+    rows: Rows
+    inputs: Refs
+    grant: SlotRange | None = None
+
+
+class Grant(_Message, frozen=True, tag="grant"):
+    """Answer to Need. None: the arena has no room, send the outputs inline."""
+
+    batch: Count
+    grant: SlotRange | None = None
+
+
+class Cancel(_Message, frozen=True, tag="cancel"):
+    """Nobody waits for this batch; skip it if it was not begun."""
+
+    batch: Count
+
+
+class Drain(_Message, frozen=True, tag="drain"):
+    """No dispatch follows."""
+
+
+class Stop(_Message, frozen=True, tag="stop"):
+    """Unload the model and exit 0."""
+
+
+FromWorker = Hello | Ready | LoadFailed | Started | Need | Reply | Failure
+ToWorker = Dispatch | Grant | Cancel | Drain | Stop
+
+_ENCODER = msgspec.msgpack.Encoder()
+_FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)
+_TO_WORKER = msgspec.msgpack.Decoder(ToWorker)
+
+
+def encode(message: FromWorker | ToWorker) -> bytes:
+    """The header frame of a message."""
+    return _ENCODER.encode(message)
+
+
+def decode_from_worker(header: bytes) -> FromWorker:
+    """A message that a worker sent. Raises ProtocolError on anything else."""
+    message: FromWorker = _decode(_FROM_WORKER, header)
+    return message
+
+
+def decode_to_worker(header: bytes) -> ToWorker:
+    """A message that the front end sent. Raises ProtocolError on anything else."""
+    message: ToWorker = _decode(_TO_WORKER, header)
+    return message
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", header: bytes) -> T:
+    if len(header) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"a message header of {len(header)} bytes, at most {MAX_HEADER_BYTES} are allowed")
+    try:
+        return decoder.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"a message that the protocol does not know: {error}") from error

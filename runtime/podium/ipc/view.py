@@ -1,0 +1,71 @@
+"""The worker's side of the arena: checked windows, read-only for inputs, writable for what was granted."""
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Self
+
+from podium.errors import DescriptorError
+from podium.ipc.allocator import PAGE
+from podium.ipc.arena import SEALS
+from podium.ipc.descriptor import Descriptor, Inline, SlotRange, TensorRef, check_layout_of
+from podium.ipc.tensor import Tensor
+
+
+class ArenaView:
+    """Two mappings of one arena. Inputs come from the one without PROT_WRITE: a model that writes to them faults alone.
+
+    Pages are not populated: they are mapped as they are touched.
+    """
+
+    def __init__(self, readable: mmap.mmap, writable: mmap.mmap) -> None:
+        """Use `attach`."""
+        self._read = memoryview(readable)
+        self._write = memoryview(writable)
+        self._generations: dict[int, int] = {}
+        """slot start → highest generation seen; bounded by the number of pages of the arena."""
+
+    @classmethod
+    def attach(cls, fd: int, expected_bytes: int) -> Self:
+        """Maps the arena behind `fd` and closes it. Raises DescriptorError where it is not sealed or of another size."""
+        try:
+            if os.fstat(fd).st_size != expected_bytes or fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
+                raise DescriptorError(f"the arena is not a sealed mapping of {expected_bytes} bytes")
+            readable = mmap.mmap(fd, expected_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            writable = mmap.mmap(fd, expected_bytes, flags=mmap.MAP_SHARED)
+        finally:
+            os.close(fd)
+        return cls(readable, writable)
+
+    def input(self, ref: TensorRef, payloads: Sequence[bytes]) -> Tensor:
+        """A read-only tensor. Raises DescriptorError for a reference that is stale, out of bounds, or contradictory."""
+        if isinstance(ref, Inline):
+            if ref.frame >= len(payloads):
+                raise DescriptorError(f"payload {ref.frame} of {len(payloads)} does not exist")
+            data = memoryview(payloads[ref.frame])
+            check_layout_of(ref, data.nbytes)
+            return Tensor(ref.dtype, ref.shape, data)
+        self._check_slot(ref.start, ref.generation, ref.offset + ref.nbytes)
+        check_layout_of(ref, ref.nbytes)
+        first = ref.start + ref.offset
+        return Tensor(ref.dtype, ref.shape, self._read[first : first + ref.nbytes])
+
+    def output(self, grant: SlotRange, offset: int, nbytes: int) -> memoryview:
+        """A writable window of a granted slot. Raises DescriptorError outside it."""
+        self._check_slot(grant.start, grant.generation, grant.nbytes)
+        if offset < 0 or offset + nbytes > grant.nbytes:
+            raise DescriptorError(f"bytes {offset} to {offset + nbytes} are outside the {grant.nbytes} granted")
+        return self._write[grant.start + offset : grant.start + offset + nbytes]
+
+    def _check_slot(self, start: int, generation: int, nbytes: int) -> None:
+        if start % PAGE or start + nbytes > self._read.nbytes:
+            raise DescriptorError(f"slot {start} with {nbytes} bytes is outside an arena of {self._read.nbytes}")
+        if generation < self._generations.get(start, 0):
+            raise DescriptorError(f"generation {generation} of slot {start} is over")
+        self._generations[start] = generation
+
+
+def describe(grant: SlotRange, offset: int, tensor: Tensor) -> Descriptor:
+    """The reference to an output that was stored at `offset` of a granted slot."""
+    return Descriptor(grant.start, grant.generation, offset, tensor.nbytes, tensor.dtype, tensor.shape)

@@ -1,0 +1,184 @@
+"""Entry point of a worker: `python -m podium.worker.main`, or the same function in a child of the fork server.
+
+Order: tie to the front end, connect, load, say Ready, answer batches until Stop. One thread does it all; ZeroMQ's own
+I/O thread buffers what arrives meanwhile.
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from podium.engines.base import Engine, context_of, user_error
+from podium.errors import MAX_MESSAGE_CHARS, ModelError, PodiumError, ProtocolError, clipped
+from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, Bootstrap, read_bootstrap
+from podium.ipc.channel import Payloads, WorkerChannel
+from podium.ipc.descriptor import SlotRange
+from podium.ipc.protocol import (
+    Cancel,
+    Dispatch,
+    Drain,
+    Failure,
+    Grant,
+    Hello,
+    LoadFailed,
+    Need,
+    Ready,
+    Started,
+    Stop,
+    ToWorker,
+)
+from podium.ipc.view import ArenaView
+from podium.worker.binding import bind_to_parent, memory_bytes
+from podium.worker.instance import Instance
+from podium_crds.assignment import EngineKind, Member
+
+GRANT_TIMEOUT_S = 30.0
+"""The front end answers Need at once; silence means that it is gone."""
+EXIT_LOAD_FAILED = 1
+EXIT_ORPHANED = 3
+EXIT_PROTOCOL = 4
+
+
+class Stopped(Exception):  # noqa: N818
+    """Stop arrived, or the front end is gone."""
+
+
+class Worker:
+    """The loop of one worker process."""
+
+    def __init__(self, bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView) -> None:
+        self._bootstrap = bootstrap
+        self._channel = channel
+        self._view = view
+        self._cancelled: set[int] = set()
+
+    def serve(self) -> int:
+        """Loads, answers, unloads. Returns the exit status."""
+        epoch = self._bootstrap.epoch
+        self._channel.send(Hello(epoch, self._bootstrap.token, os.getpid()))
+        try:
+            instance, load_s = self._load()
+        except BaseException as error:  # noqa: BLE001 - SystemExit in the user's load is a failed load, too
+            self._channel.send(LoadFailed(epoch, load_failure(error)))
+            return exit_status(error)
+        self._channel.send(Ready(epoch, load_s, *memory_bytes()))
+        try:
+            while True:
+                self._step(instance)
+        except Stopped as stopped:
+            instance.engine.unload()
+            return stopped.args[0]
+
+    def _load(self) -> tuple[Instance, float]:
+        started = time.perf_counter()
+        member = Member.model_validate_json(self._bootstrap.member)
+        engine = build_engine(member, Path(self._bootstrap.artifact_dir), self._bootstrap.device)
+        engine.load()
+        engine.warm_up()
+        instance = Instance(member, engine, self._view, self._bootstrap.inline_bytes)
+        return instance, time.perf_counter() - started
+
+    def _step(self, instance: Instance) -> None:
+        message, payloads = self._receive(None)
+        if isinstance(message, Dispatch):
+            self._run(instance, message, payloads)
+        else:
+            self._note(message)
+
+    def _run(self, instance: Instance, dispatch: Dispatch, payloads: Payloads) -> None:
+        if dispatch.batch in self._cancelled:
+            self._cancelled.discard(dispatch.batch)
+            self._channel.send(Failure(dispatch.epoch, dispatch.batch, "cancelled before it began"))
+            return
+        self._channel.send(Started(dispatch.epoch, dispatch.batch))
+        try:
+            reply, frames = instance.run(dispatch, payloads, self._ask)
+        except (ModelError, ProtocolError) as error:
+            self._channel.send(Failure(dispatch.epoch, dispatch.batch, clipped(str(error), MAX_MESSAGE_CHARS)))
+            return
+        self._channel.send(reply, frames)
+
+    def _ask(self, batch: int, nbytes: int) -> SlotRange | None:
+        self._channel.send(Need(self._bootstrap.epoch, batch, nbytes))
+        deadline = time.monotonic() + GRANT_TIMEOUT_S
+        while True:
+            message, _ = self._receive(max(0.0, deadline - time.monotonic()))
+            if isinstance(message, Grant) and message.batch == batch:
+                return message.grant
+            self._note(message)
+
+    def _receive(self, timeout_s: float | None) -> tuple[ToWorker, Payloads]:
+        received = self._channel.receive(timeout_s)
+        if received is None:
+            raise Stopped(EXIT_ORPHANED)
+        if received[0].epoch != self._bootstrap.epoch:
+            raise ProtocolError(f"a message of epoch {received[0].epoch} for epoch {self._bootstrap.epoch}")
+        return received
+
+    def _note(self, message: ToWorker) -> None:
+        if isinstance(message, Stop):
+            raise Stopped(0)
+        if isinstance(message, Cancel):
+            self._cancelled = {message.batch}  # one batch at a time is in a worker's hands
+        elif not isinstance(message, (Drain, Grant)):
+            raise ProtocolError(f"{type(message).__name__} while a batch is in hand")
+
+
+def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine:
+    """The backend of that kind. Its libraries are imported here, unless the fork server had them."""
+    context = context_of(member, artifact_dir, device)
+    if member.engine.kind is EngineKind.TORCH:
+        from podium.engines.torch_engine import TorchEngine
+
+        return TorchEngine(member.engine, context, member.outputs)
+    from podium.engines.python_engine import PythonEngine
+
+    return PythonEngine(member.engine.entrypoint, context)
+
+
+def load_failure(error: BaseException) -> str:
+    """What the report says about a failed load."""
+    if isinstance(error, SystemExit):
+        return f"the model ended its process while loading: sys.exit({error.code!r})"
+    if isinstance(error, PodiumError):
+        return clipped(str(error))
+    return clipped(f"loading raised: {user_error(error)}")
+
+
+def exit_status(error: BaseException) -> int:
+    """The process's status after a failed load: the model's own where it asked for one."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code != 0:
+        return error.code & 0xFF
+    return EXIT_LOAD_FAILED
+
+
+def run_worker(arena_fd: int, bootstrap_fd: int) -> int:
+    """A worker's whole life in this process. Takes over both descriptors; returns the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    bootstrap = read_bootstrap(bootstrap_fd)
+    parent_fd = bind_to_parent(bootstrap.parent_pid)
+    view = ArenaView.attach(arena_fd, bootstrap.arena_bytes)
+    channel = WorkerChannel.connect(bootstrap.endpoint, bootstrap.peer, parent_fd)
+    try:
+        return Worker(bootstrap, channel, view).serve()
+    except ProtocolError as error:
+        print(f"podium worker: {error}", file=sys.stderr)
+        return EXIT_PROTOCOL
+    finally:
+        channel.close()
+
+
+def main() -> None:
+    """Runs the worker and ends the process without waiting for threads that the model left behind."""
+    status = run_worker(ARENA_FD, BOOTSTRAP_FD)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
