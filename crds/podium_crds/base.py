@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 class Strict(BaseModel):
@@ -72,6 +73,34 @@ class Introduced:
     default: Any
 
 
+@dataclass(frozen=True, slots=True)
+class KeyedBy:
+    """Marks a list of objects that one field tells apart: no value of it occurs twice.
+
+    In the schema this is list-type map, so that several owners can apply entries of their own.
+    """
+
+    key: str
+    """Wire name of the field."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]}
+
+    def _check(self, items: tuple[BaseModel, ...]) -> tuple[BaseModel, ...]:
+        seen: set[object] = set()
+        for item in items:
+            value = item.model_dump(mode="json", by_alias=True)[self.key]
+            if value in seen:
+                raise PydanticCustomError(
+                    "twice", "{key} {value} is used twice: rename or remove one", {"key": self.key, "value": value}
+                )
+            seen.add(value)
+        return items
+
+
 class Ruled(Strict):
     """As Strict, with the `rules` of the class and of its bases checked after the fields."""
 
@@ -82,6 +111,15 @@ class Ruled(Strict):
         """Rules of this class and its bases, the bases' last."""
         for owner in cls.__mro__:
             yield from owner.__dict__.get("rules", ())
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Adds the rules as x-kubernetes-validations, for the generator of CRDs."""
+        generated = handler.resolve_ref_schema(handler(schema))
+        rules = [{"rule": rule.cel, "message": rule.message} for rule in cls.all_rules() if rule.cel is not None]
+        if rules:
+            generated["x-kubernetes-validations"] = rules
+        return generated
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
@@ -115,7 +153,8 @@ VersionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 PositiveSeconds = Annotated[int, Field(ge=1, le=86_400)]
 Int32 = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Int64 = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Int64 = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""As far as every JSON reader counts exactly."""
 Text = Annotated[str, Field(max_length=1024)]
 """A message or reason for people."""
 

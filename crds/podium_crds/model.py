@@ -9,6 +9,7 @@ from podium_crds.base import (
     Decimal,
     Digest,
     JsonObject,
+    KeyedBy,
     Lenient,
     PositiveSeconds,
     Rule,
@@ -39,10 +40,8 @@ Threads = Annotated[int, Field(ge=1, le=256)]
 
 TensorList = Annotated[
     tuple[TensorSpec, ...],
-    Field(
-        max_length=MAX_TENSORS,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    ),
+    Field(max_length=MAX_TENSORS),
+    KeyedBy("name"),
 ]
 
 

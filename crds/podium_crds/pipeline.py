@@ -1,12 +1,12 @@
 """InferencePipeline: a graph of models served as one."""
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from podium_crds.base import UNORDERED, DnsLabel, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
+from podium_crds.base import UNORDERED, DnsLabel, KeyedBy, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
 from podium_crds.graph import MAX_MEMBERS, MAX_STEPS, REQUEST
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import ObjectMeta
@@ -22,8 +22,6 @@ SourceExpression = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\.[A-Za-z_][A-Za-z0-9_.-]*$", max_length=127)
 ]
 """`request.<name>` or `<step>.<output>`."""
-
-_BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
 
 def _scalar(value: object) -> str | int | bool:
@@ -98,7 +96,8 @@ class PipelineStep(Strict):
     """Name of the member that is called."""
     inputs: Annotated[
         tuple[StepInputSpec, ...],
-        Field(min_length=1, max_length=MAX_STEP_INPUTS, json_schema_extra=_BY_NAME),
+        Field(min_length=1, max_length=MAX_STEP_INPUTS),
+        KeyedBy("name"),
         UNORDERED,
     ]
     """Inputs of the member, and where each comes from."""
@@ -132,15 +131,13 @@ class InferencePipelineSpec(ServingSpec):
     version: VersionName = "1"
     """Your name for this version. Changing it makes a new revision even if nothing else changed."""
     models: Annotated[
-        tuple[PipelineMember, ...], Field(min_length=1, max_length=MAX_MEMBERS, json_schema_extra=_BY_NAME), UNORDERED
+        tuple[PipelineMember, ...], Field(min_length=1, max_length=MAX_MEMBERS), KeyedBy("name"), UNORDERED
     ]
     """Models that steps call."""
-    steps: Annotated[
-        tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_STEPS, json_schema_extra=_BY_NAME), UNORDERED
-    ]
+    steps: Annotated[tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_STEPS), KeyedBy("name"), UNORDERED]
     """Calls of models. Each starts as soon as its inputs are there; independent ones run at once."""
     outputs: Annotated[
-        tuple[StepInputSpec, ...], Field(min_length=1, max_length=MAX_OUTPUTS, json_schema_extra=_BY_NAME), UNORDERED
+        tuple[StepInputSpec, ...], Field(min_length=1, max_length=MAX_OUTPUTS), KeyedBy("name"), UNORDERED
     ]
     """What the answer carries, and where each value comes from."""
     placement: Placement = Placement.COLOCATED

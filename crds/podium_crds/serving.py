@@ -8,7 +8,18 @@ from typing import Annotated, ClassVar
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from podium_crds.base import UNORDERED, Canonical, JsonObject, ObjectName, Open, Rule, Ruled, Strict, canonical_json
+from podium_crds.base import (
+    UNORDERED,
+    Canonical,
+    JsonObject,
+    KeyedBy,
+    ObjectName,
+    Open,
+    Rule,
+    Ruled,
+    Strict,
+    canonical_json,
+)
 from podium_crds.meta import MAX_LABELS, LocalReference
 from podium_crds.rollout import RolloutSpec
 
@@ -160,34 +171,29 @@ class ServingSpec(Ruled):
     """As in a PodSpec."""
     image_pull_secrets: Annotated[
         tuple[LocalReference, ...],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-        ),
+        Field(max_length=16),
+        KeyedBy("name"),
         UNORDERED,
     ] = ()
     """As in a PodSpec."""
     env: Annotated[
         tuple[NamedPart, ...],
-        Field(
-            max_length=128, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-        ),
+        Field(max_length=128),
+        KeyedBy("name"),
         Canonical(_env_order),
     ] = ()
     """Environment of the runtime's container, as in a PodSpec."""
     volumes: Annotated[
         tuple[NamedPart, ...],
-        Field(
-            max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-        ),
+        Field(max_length=32),
+        KeyedBy("name"),
         UNORDERED,
     ] = ()
     """Volumes added to the pod, as in a PodSpec."""
     volume_mounts: Annotated[
         tuple[VolumeMount, ...],
-        Field(
-            max_length=32,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["mountPath"]},
-        ),
+        Field(max_length=32),
+        KeyedBy("mountPath"),
         UNORDERED,
     ] = ()
     """Where those volumes appear in the runtime's container, as in a PodSpec."""
@@ -200,7 +206,7 @@ class ServingSpec(Ruled):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!has(self.podMetadata.labels) || self.podMetadata.labels.all(key, "
+            cel="!has(self.podMetadata) || !has(self.podMetadata.labels) || self.podMetadata.labels.all(key, "
             "!key.startsWith('podium.dev/') && !key.startsWith('app.kubernetes.io/'))",
             message="podMetadata.labels holds a key under podium.dev/ or app.kubernetes.io/, which the operator sets: "
             "use a prefix of your own",

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from podium_crds.assignment import RevisionState
-from podium_crds.base import Int32, Int64, Lenient, Text, Timestamp
+from podium_crds.base import Int32, Int64, KeyedBy, Lenient, Text, Timestamp
 from podium_crds.meta import Condition
 from podium_crds.rollout import RolloutStrategy
 
@@ -33,7 +33,7 @@ class LastFailure(Lenient):
     """Why, in one word; each has a page in docs/reasons."""
     message: Text = ""
     """Why, for people."""
-    exit_code: int | None = None
+    exit_code: Annotated[int, Field(ge=-255, le=255)] | None = None
     """Exit code of the process that died; negative: the signal."""
     time: Timestamp
     """When."""
@@ -120,16 +120,14 @@ class ServingStatus(Lenient):
     """Where clients in the cluster reach it."""
     endpoints: Annotated[
         tuple[Endpoint, ...],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-        ),
+        Field(max_length=16),
+        KeyedBy("name"),
     ] = ()
     """Every way to reach it."""
     conditions: Annotated[
         tuple[Condition, ...],
-        Field(
-            max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-        ),
+        Field(max_length=16),
+        KeyedBy("type"),
     ] = ()
     """Ready, Available, Progressing, UpToDate, Validated, ArtifactsReady; Degraded only while abnormal."""
     current_revision: Name | None = None
@@ -142,10 +140,8 @@ class ServingStatus(Lenient):
     """What the operator is about to do."""
     revisions: Annotated[
         tuple[RevisionStatus, ...],
-        Field(
-            max_length=MAX_REVISIONS,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-        ),
+        Field(max_length=MAX_REVISIONS),
+        KeyedBy("name"),
     ] = ()
     """Live and recent revisions, newest first."""
 
