@@ -48,7 +48,9 @@ def _carry_out(cluster: Cluster, options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m e2e.clusters", description="The cluster that tests and the demo use.")
+    parser = argparse.ArgumentParser(
+        prog="python -m e2e.clusters", description="The cluster that tests and the demo use."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="bring the cluster up, and print its kubeconfig; does nothing to a healthy one")
     commands.add_parser("down", help="remove everything that up made")

@@ -1,4 +1,4 @@
-"""The two programs that hold a cluster's state, etcd and kube-apiserver, as the tests and the built cluster start them."""
+"""etcd and kube-apiserver, which hold a cluster's state, as the tests and the built cluster start them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def start(daemons: Daemons, authority: Authority, data: Path, endpoint: Endpoint
 
 
 def wait_ready(daemons: Daemons, authority: Authority, endpoint: Endpoint, *, timeout: float) -> None:
-    """Return once `/readyz` says ok; raise with the ends of both logs where it does not, at once if a program exited."""
+    """Return once `/readyz` says ok; else raise with the ends of both logs, at once if a program exited."""
 
     def probe() -> str | None:
         for name in ("etcd", "kube-apiserver"):

@@ -160,6 +160,7 @@ class BuiltCluster:
         for node in NODES:
             nodes.remove(node)
         network.down()
+        images.release()
         for folder in (run_dir(), self._state):
             remnants.unmount_below(folder)
         shutil.rmtree(run_dir(), ignore_errors=True)

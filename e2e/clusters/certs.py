@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .shell import run
+from .shell import Argv, run
 
 _DAYS = "365"
 _CURVE = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
@@ -23,7 +23,7 @@ class Authority:
         self.certificate = folder / "ca.crt"
         if not self.certificate.exists():
             key = self.key("ca")
-            argv = ["openssl", "req", "-x509", "-new", "-key", key, "-subj", "/CN=podium-cluster", "-days", _DAYS]
+            argv: Argv = ["openssl", "req", "-x509", "-new", "-key", key, "-subj", "/CN=podium-cluster", "-days", _DAYS]
             run([*argv, "-out", self.certificate], timeout=30)
 
     def key(self, name: str) -> Path:
@@ -41,7 +41,9 @@ class Authority:
             run(["openssl", "pkey", "-in", self.key(name), "-pubout", "-out", path], timeout=30)
         return path
 
-    def issue(self, name: str, *, user: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> tuple[Path, Path]:
+    def issue(
+        self, name: str, *, user: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()
+    ) -> tuple[Path, Path]:
         """Certificate and key for `user` in `groups`; `hosts` are `DNS:…` and `IP:…` names a server answers to."""
         path = self.folder / f"{name}.crt"
         key = self.key(name)
@@ -52,7 +54,16 @@ class Authority:
             names = [f"subjectAltName={','.join(hosts)}"] if hosts else []
             usage = ["keyUsage=digitalSignature", "extendedKeyUsage=clientAuth,serverAuth"]
             extensions.write_text("\n".join([*usage, *names]) + "\n")
-            argv = ["openssl", "x509", "-req", "-CA", self.certificate, "-CAkey", self.key("ca"), "-CAcreateserial"]
+            argv: Argv = [
+                "openssl",
+                "x509",
+                "-req",
+                "-CA",
+                self.certificate,
+                "-CAkey",
+                self.key("ca"),
+                "-CAcreateserial",
+            ]
             run([*argv, "-days", _DAYS, "-extfile", extensions, "-out", path], stdin=request, timeout=30)
         return path, key
 

@@ -27,7 +27,7 @@ def create(name: str) -> None:
         group.mkdir(exist_ok=True)
         _delegate(group)
         for setting in ("cpuset.cpus", "cpuset.mems"):
-            # A new cpuset of version 1 starts empty, and takes no process until it has been given processors and memory.
+            # A new cpuset of version 1 takes no process until it has been given processors and memory.
             if (group / setting).exists() and (hierarchy / "cpuset.cpu_exclusive").exists():
                 (group / setting).write_text((hierarchy / setting).read_text())
 

@@ -7,8 +7,10 @@ whose inputs changed and an export writes only layers that are new.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,8 @@ from pathlib import Path
 from . import debian
 from .base import ClusterError
 from .paths import CLUSTERS, REPOSITORY, cache_dir
-from .shell import locked, run, say, show
+from .remnants import unmount_below
+from .shell import follow, locked, run, say, shared
 
 BASE = "localhost/debian:bookworm"
 PAUSE = "localhost/podium-pause:1"
@@ -39,8 +42,11 @@ def build(dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, st
     flags = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     volumes = [f"--volume={source}:{target}:{mode}" for source, target, mode in _mounts()]
     argv = _buildah("bud", "--isolation=chroot", "--network=host", "--layers", "--pull-never", *flags, *volumes)
+    log = cache_dir() / "logs" / f"build-{re.sub(r'[^a-zA-Z0-9.-]', '-', tag)}.log"
+    say(f"  image {tag}: building")
     with _storage():
-        show([*argv, "--file", dockerfile, "--tag", local_name(tag), context], timeout=_BUILD_TIMEOUT)
+        argv = [*argv, "--file", dockerfile, "--tag", local_name(tag), context]
+        follow(argv, log, prefix="STEP", timeout=_BUILD_TIMEOUT)
 
 
 def ensure_base() -> None:
@@ -59,7 +65,10 @@ def ensure_base() -> None:
             raise ClusterError("making the base image with debootstrap needs root")
         run(["nice", "-n", "10", scripts / "build.sh", rootfs], timeout=900)
         with _storage():
-            run(_buildah("bud", "--isolation=chroot", "--file", scripts / "Dockerfile", "--tag", BASE, folder), timeout=600)
+            run(
+                _buildah("bud", "--isolation=chroot", "--file", scripts / "Dockerfile", "--tag", BASE, folder),
+                timeout=600,
+            )
         rootfs.unlink()
 
 
@@ -73,7 +82,10 @@ def ensure_pause() -> None:
         source = CLUSTERS / "pause"
         run(["gcc", "-Os", "-static", "-s", "-o", folder / "pause", source / "pause.c"], timeout=120)
         with _storage():
-            run(_buildah("bud", "--isolation=chroot", "--file", source / "Dockerfile", "--tag", PAUSE, folder), timeout=300)
+            run(
+                _buildah("bud", "--isolation=chroot", "--file", source / "Dockerfile", "--tag", PAUSE, folder),
+                timeout=300,
+            )
 
 
 def export(tags: Sequence[str]) -> Path:
@@ -84,6 +96,12 @@ def export(tags: Sequence[str]) -> Path:
             run(_buildah("push", "--quiet", *_ZSTD, local_name(tag), f"oci:{layout}:{tag}"), timeout=1800)
         _drop_unreferenced(layout)
     return layout
+
+
+def release() -> None:
+    """Unmount what buildah keeps mounted between its runs, unless one goes on at this moment."""
+    with contextlib.suppress(ClusterError), locked(cache_dir() / "buildah.lock", timeout=0):
+        unmount_below(cache_dir() / "buildah")
 
 
 def local_name(tag: str) -> str:
@@ -102,8 +120,8 @@ def _buildah(command: str, *rest: str | Path) -> list[str | Path]:
 
 
 def _storage() -> AbstractContextManager[None]:
-    """buildah's own locks are per image; one build or export at a time keeps the two cores for itself."""
-    return locked(cache_dir() / "buildah.lock", timeout=_BUILD_TIMEOUT)
+    """Held while buildah works, so that `release` does not pull its mounts away."""
+    return shared(cache_dir() / "buildah.lock", timeout=60)
 
 
 def _mounts() -> list[tuple[Path, str, str]]:

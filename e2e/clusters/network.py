@@ -1,4 +1,4 @@
-"""The machine's side of the cluster network: node addresses, packet filter, kernel settings; and taking them away again."""
+"""The machine's side of the cluster network: node addresses, packet filter, kernel settings; and removing them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def write_cni(node: Node, folder: Path) -> None:
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     }
-    content = {"cniVersion": "0.4.0", "name": f"podium-{node.index}", "plugins": [bridge]}
+    content = {"cniVersion": "0.4.0", "name": node.pod_network, "plugins": [bridge]}
     (folder / "10-podium.conflist").write_text(json.dumps(content, indent=1))
 
 

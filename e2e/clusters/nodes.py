@@ -101,12 +101,17 @@ def start_kubelet(daemons: Daemons, authority: Authority, server: str, node: Nod
 
 def remove(node: Node) -> None:
     """Remove what a node leaves behind once its programs have stopped: containers, mounts, cgroups, files."""
-    remnants.kill_shims(node.socket)
+    remnants.kill_shims(node.socket, node.run / "containerd")
+    remnants.remove_fixed_places(_pod_logs(node), [node.pod_network])
     cgroups.remove(node.cgroup)
     for folder in (node.folder, node.run):
         remnants.unmount_below(folder)
         if folder.exists():
             shutil.rmtree(folder)
+
+
+def _pod_logs(node: Node) -> Path:
+    return node.folder / "pod-logs"
 
 
 def _kubelet(authority: Authority, node: Node) -> dict[str, object]:
@@ -134,7 +139,7 @@ def _kubelet(authority: Authority, node: Node) -> dict[str, object]:
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "nodeStatusUpdateFrequency": "5s",
         "volumePluginDir": str(node.folder / "volume-plugins"),
-        "podLogsDir": str(node.folder / "pod-logs"),
+        "podLogsDir": str(_pod_logs(node)),
         "serializeImagePulls": False,
         "shutdownGracePeriod": "0s",
         "maxPods": 110,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from .base import ClusterError
+
+Argv = list[str | os.PathLike[str]]
 
 
 def say(text: str) -> None:
@@ -27,7 +32,7 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
 ) -> str:
-    """Standard output of `argv`; `env` adds to this process's. Anything but exit 0 raises with the tail of what it said."""
+    """Standard output of `argv`; `env` adds to this process's. Anything but exit 0 raises with what it said."""
     command = [os.fspath(part) for part in argv]
     try:
         done = subprocess.run(
@@ -70,6 +75,48 @@ def show(argv: Sequence[str | os.PathLike[str]], *, timeout: float, env: Mapping
         raise ClusterError(f"exit {done.returncode}: {' '.join(command)}")
 
 
+def follow(argv: Sequence[str | os.PathLike[str]], log: Path, *, prefix: str, timeout: float) -> None:
+    """Run `argv` with its output in `log`, and tell a person the lines that begin with `prefix` as they come.
+
+    Anything but exit 0 raises with the end of the output.
+    """
+    command = [os.fspath(part) for part in argv]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    last: deque[str] = deque(maxlen=40)
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process,
+    ):
+        timer = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                file.write(line)
+                last.append(line)
+                if line.startswith(prefix):
+                    say(f"  [{time.monotonic() - started:4.0f} s] {line.strip()[:160]}")
+            code = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+        finally:
+            timer.cancel()
+    if code != 0:
+        raise ClusterError(
+            f"exit {code} (limit {timeout:.0f} s): {' '.join(command)}\n{''.join(last)}(all of it: {log})"
+        )
+
+
 def wait_for(what: str, probe: Callable[[], str | None], *, timeout: float, every: float = 0.1) -> None:
     """Return once `probe` returns None. It returns what it saw instead while the fact does not hold yet."""
     deadline = time.monotonic() + timeout
@@ -82,15 +129,24 @@ def wait_for(what: str, probe: Callable[[], str | None], *, timeout: float, ever
         time.sleep(every)
 
 
-@contextmanager
-def locked(path: Path, *, timeout: float) -> Iterator[None]:
+def locked(path: Path, *, timeout: float) -> AbstractContextManager[None]:
     """Hold an exclusive lock on `path` against other processes; the kernel frees it when this process dies."""
+    return _flock(path, fcntl.LOCK_EX, timeout)
+
+
+def shared(path: Path, *, timeout: float) -> AbstractContextManager[None]:
+    """Hold a lock on `path` that others may share, and that keeps out those who want it `locked`."""
+    return _flock(path, fcntl.LOCK_SH, timeout)
+
+
+@contextmanager
+def _flock(path: Path, mode: int, timeout: float) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
 
         def attempt() -> str | None:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, mode | fcntl.LOCK_NB)
             except BlockingIOError:
                 return "held by another process"
             return None

@@ -10,7 +10,7 @@ from .apiserver import Endpoint
 from .certs import Authority
 from .daemons import Daemons
 from .paths import state_dir
-from .shell import run
+from .shell import Argv, run
 from .toolchain import binary
 from .topology import CLUSTER_DOMAIN, MAIN_ADDRESS, POD_RANGE
 
@@ -81,10 +81,16 @@ def apply_defaults(kubeconfig: Path) -> None:
     subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": _DNS_USER}
     items = [
         {"apiVersion": api, "kind": "ClusterRole", "metadata": metadata, "rules": rules},
-        {"apiVersion": api, "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": reader, "subjects": [subject]},
+        {
+            "apiVersion": api,
+            "kind": "ClusterRoleBinding",
+            "metadata": metadata,
+            "roleRef": reader,
+            "subjects": [subject],
+        },
     ]
     manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    argv = [binary("kubectl"), f"--kubeconfig={kubeconfig}", "apply", "--server-side", "-f", "-"]
+    argv: Argv = [binary("kubectl"), f"--kubeconfig={kubeconfig}", "apply", "--server-side", "-f", "-"]
     run(argv, stdin=manifest, timeout=60)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from e2e.clusters.base import Cluster
 from e2e.clusters.kubectl import kubectl
 from e2e.clusters.select import select
@@ -137,7 +136,9 @@ def test_an_extended_resource_is_scheduled_for_real(smoke: Kubectl, cluster: Clu
             smoke("wait", "pod/first", "--for=condition=Ready", "--timeout=60s")
     smoke("wait", "pod/second", "--for=jsonpath={.status.conditions[0].reason}=Unschedulable", "--timeout=60s")
     assert smoke("get", "pod", "first", "-o", "jsonpath={.spec.nodeName}") == node
-    assert "Insufficient nvidia.com/gpu" in smoke("get", "pod", "second", "-o", "jsonpath={.status.conditions[0].message}")
+    assert "Insufficient nvidia.com/gpu" in smoke(
+        "get", "pod", "second", "-o", "jsonpath={.status.conditions[0].message}"
+    )
     smoke("delete", "pod", "first", "second", "--timeout=60s")
     cluster.set_extended_resource(node, "nvidia.com/gpu", 0)
 

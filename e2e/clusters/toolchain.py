@@ -27,7 +27,7 @@ _VERSION_PACKAGE = "k8s.io/component-base/version"
 
 @dataclass(frozen=True)
 class _Source:
-    """`module`: a folder of gomodules/; `package`: what to build in it; `pinned`: the requirement that names its version."""
+    """`module`: a folder of gomodules/; `package`: what to build in it; `pinned`: what names its version."""
 
     module: str
     package: str
@@ -133,4 +133,3 @@ def _go() -> Path:
 def _minor(text: str) -> int:
     found = re.search(r"\bgo ?1\.(\d+)", text)
     return int(found.group(1)) if found else 0
-

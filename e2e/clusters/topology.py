@@ -43,6 +43,11 @@ class Node:
         return f"podium-pods{self.index}"
 
     @property
+    def pod_network(self) -> str:
+        """What CNI calls the network of its pods."""
+        return f"podium-{self.index}"
+
+    @property
     def folder(self) -> Path:
         """Its data, configuration and kubelet root."""
         return state_dir() / self.name

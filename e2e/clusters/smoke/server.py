@@ -10,7 +10,9 @@ from pathlib import Path
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Pod, node, user, seccomp mode and a mounted value, one per line."""
-        mode = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "Seccomp:" in line)
+        mode = next(
+            line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "Seccomp:" in line
+        )
         facts = [os.environ["POD"], os.environ["NODE"], str(os.getuid()), mode, Path("/config/value").read_text()]
         body = "\n".join(facts).encode()
         self.send_response(200)
