@@ -76,7 +76,7 @@ class Cache:
         found = self._objects.get(kind, {})
         return [_manifest(found[each]) for each in sorted(found)]
 
-    def keys(self) -> list[Key]:
+    def resources(self) -> list[Key]:
         """Keys of all resources of both kinds."""
         return [
             Key(each.kind, each.namespace, each.name)

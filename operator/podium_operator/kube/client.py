@@ -4,7 +4,7 @@ Writes go by server-side apply under one field manager, or carry a precondition.
 number of retries and a slot of a bounded number of concurrent ones. `metadata.managedFields` never comes back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,10 @@ class Listing:
 class KubeClient:
     """Typed errors (`kube.errors`), no caching. One per process and purpose; close it when done."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, fence: Callable[[], None] | None = None) -> None:
+        """`fence` is called right before every write and stops it by raising, as where the Lease was lost."""
         self._transport = transport
+        self._fence = fence
 
     async def get(self, wanted: Ref) -> Manifest:
         """The object. Raises NotFound."""
@@ -164,10 +166,11 @@ class KubeClient:
             query["continue"] = token
 
     async def _object(self, call: Call) -> Manifest:
-        answer = await self._transport.send(call)
+        fence = self._fence if call.method != "GET" else None
+        answer = await self._transport.send(call, fence)
         if answer.status == 401:
             await self._transport.reload_credentials()
-            answer = await self._transport.send(call)
+            answer = await self._transport.send(call, fence)
         if answer.status >= 400:
             raise _error(call, answer.status, answer.body)
         return _stripped(answer.body)

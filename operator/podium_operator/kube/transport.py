@@ -5,7 +5,7 @@ TLS, proxies and connection reuse are `kubernetes.aio`'s; how long a call may ta
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -75,13 +75,18 @@ class Transport:
         self._rest: Any = RESTClientObject(credentials.configuration)
         self._slots = asyncio.Semaphore(self._limits.concurrency)
 
-    async def send(self, call: Call) -> Answer:
-        """The server's answer, whatever its status. Raises Unavailable where none came, BadAnswer for garbage."""
+    async def send(self, call: Call, fence: Callable[[], None] | None = None) -> Answer:
+        """The server's answer, whatever its status. Raises Unavailable where none came, BadAnswer for garbage.
+
+        `fence` runs before each attempt, once a slot is free, and may raise to keep it from being sent.
+        """
         for attempt in range(1, self._limits.attempts + 1):
             last = attempt == self._limits.attempts
             pause: float | None = None
             try:
                 async with self._slots:
+                    if fence is not None:
+                        fence()
                     answer = await self._attempt(call)
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
                 self._metrics.api_request(call.verb or call.method, "error")
