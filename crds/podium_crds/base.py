@@ -1,6 +1,7 @@
 """The strict model base of every type that crosses a process border as JSON or YAML, and the bounds they share."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -74,6 +75,31 @@ class Introduced:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """Marks a string that must match a pattern, with a message that says what to write.
+
+    A schema's own `pattern` would be answered with the regular expression alone, so this becomes a CEL rule. The
+    pattern is RE2 and anchored; it holds no single quote.
+    """
+
+    pattern: str
+    expected: str
+    """Completes the sentence `expected …`."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        rule = {"rule": f"self.matches(r'{self.pattern}')", "message": f"expected {self.expected}"}
+        return {**handler(schema), "x-kubernetes-validations": [rule]}
+
+    def _check(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text):
+            return text
+        raise PydanticCustomError("form", "expected {expected}", {"expected": self.expected})
+
+
+@dataclass(frozen=True, slots=True)
 class KeyedBy:
     """Marks a list of objects that one field tells apart: no value of it occurs twice.
 
@@ -129,26 +155,50 @@ class Ruled(Strict):
         return self
 
 
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+DnsLabel = Annotated[
+    str,
+    Form(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "lower-case letters, digits and '-', beginning and ending with no '-'"),
+    Field(max_length=63),
+]
 """An RFC 1123 label: the form of every name that users give."""
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+Digest = Annotated[str, Form(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 lower-case hex digits"), Field(max_length=71)]
 """`sha256:` and 64 hex digits."""
 
-Decimal = Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$", max_length=19)]
+Decimal = Annotated[
+    str, Form(r"^[0-9]{1,9}([.][0-9]{1,9})?$", 'a decimal in quotes, such as "0.001"'), Field(max_length=19)
+]
 """A non-negative decimal as a string, since resources carry no floats."""
 
 MAX_RESOURCE_NAME = 52
 """Leaves room for `-` and ten hex digits of a revision in a 63-character name."""
 
-ResourceName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_RESOURCE_NAME)]
-"""Name of an InferenceModel or InferencePipeline: it becomes a Service name, so it starts with a letter."""
+ResourceName = Annotated[
+    str,
+    Form(
+        r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        "lower-case letters, digits and '-', beginning with a letter, since it becomes the name of a Service",
+    ),
+    Field(max_length=MAX_RESOURCE_NAME),
+]
+"""Name of an InferenceModel or InferencePipeline."""
 
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+ObjectName = Annotated[
+    str,
+    Form(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "the name of an object: lower-case letters, digits, '-' and '.'"),
+    Field(max_length=253),
+]
 """Name of another Kubernetes object, such as a Secret."""
 
-VersionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9])?$", max_length=63)]
-"""A user's name for a version: letters, digits and `._+-` inside."""
+VersionName = Annotated[
+    str,
+    Form(
+        r"^[A-Za-z0-9]([A-Za-z0-9._+-]*[A-Za-z0-9])?$",
+        "letters, digits and, between them, '.', '_', '+' and '-', such as \"1\" or v1.2",
+    ),
+    Field(max_length=63),
+]
+"""A user's name for a version."""
 
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 PositiveSeconds = Annotated[int, Field(ge=1, le=86_400)]

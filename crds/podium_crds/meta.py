@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from podium_crds.base import Int64, JsonObject, Lenient, ObjectName, ResourceName, Strict, Text, Timestamp
+from podium_crds.base import Form, Int64, JsonObject, Lenient, ObjectName, ResourceName, Strict, Text, Timestamp
 
 MAX_LABELS = 64
 
@@ -48,7 +48,7 @@ class Condition(Lenient):
     """Ready, Available, Progressing, UpToDate, Validated, ArtifactsReady or Degraded."""
     status: ConditionStatus
     """True, False or Unknown."""
-    reason: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=63)]
+    reason: Annotated[str, Form(r"^[A-Za-z][A-Za-z0-9]*$", "one word in CamelCase"), Field(max_length=63)]
     """Why, in one word; each has a page in docs/reasons."""
     message: Text = ""
     """Why, for people."""

@@ -8,6 +8,7 @@ from podium_crds.assignment import EngineKind
 from podium_crds.base import (
     Decimal,
     Digest,
+    Form,
     JsonObject,
     KeyedBy,
     Lenient,
@@ -24,7 +25,7 @@ from podium_crds.serving import ServingSpec
 from podium_crds.status import ServingStatus
 from podium_crds.tensors import TensorSpec
 
-SOURCE_PATTERN = (
+_SOURCE_PATTERN = (
     r"^((s3|https|http)://[^/ ?#]+/[^ #]+|file:///[^ ]+|configmap://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._]+)?)$"
 )
 MAX_TENSORS = 32
@@ -32,7 +33,12 @@ MAX_INLINE_BYTES = 32 * 1024
 """Largest open JSON object in a resource, such as the parameters or the warm-up requests of a model."""
 
 Entrypoint = Annotated[
-    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$", max_length=253)
+    str,
+    Form(
+        r"^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$",
+        "module:attribute, such as encoder:build",
+    ),
+    Field(max_length=253),
 ]
 """`module:attribute`."""
 
@@ -48,7 +54,14 @@ TensorList = Annotated[
 class Source(Ruled):
     """Where the files of a model come from."""
 
-    uri: Annotated[str, Field(pattern=SOURCE_PATTERN, max_length=1024)]
+    uri: Annotated[
+        str,
+        Form(
+            _SOURCE_PATTERN,
+            "s3://bucket/key, https://host/path, http://host/path, file:///path or configmap://name[/key-prefix]",
+        ),
+        Field(max_length=1024),
+    ]
     """s3://bucket/key, https://host/path, http://host/path (only with a digest), file:///path (in the image, or on the
     machine of `podium serve`) or configmap://name[/key-prefix]. A tar or zip file is unpacked."""
     digest: Digest | None = None

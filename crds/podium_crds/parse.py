@@ -174,7 +174,12 @@ def _subject(document: Mapping[str, Any]) -> str:
 
 
 def _problems(error: ValidationError) -> Iterable[Problem]:
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    parents = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
+    for detail in details:
+        # pydantic counts only the items that are right, so that a list of wrong ones is also too short.
+        if detail["type"] == "too_short" and detail["loc"] in parents:
+            continue
         yield Problem(_path(detail["loc"]), _message(detail))
 
 
@@ -197,8 +202,12 @@ def _message(detail: ErrorDetails) -> str:
             return detail["msg"]
         case "string_type":
             return f'expected a string, got {shown}: put it in quotes, as "{shown}"'
-        case "string_pattern_mismatch":
-            return f"{shown} does not have the form {detail.get('ctx', {}).get('pattern')}"
+        case "too_short" | "too_long":
+            context = detail.get("ctx", {})
+            bound = (
+                f"at least {context['min_length']}" if "min_length" in context else f"at most {context['max_length']}"
+            )
+            return f"expected {bound} items, got {context['actual_length']}"
         case _:
             message = detail["msg"].removeprefix("Input should be ")
             return f"expected {message}, got {shown}" if message != detail["msg"] else f"{message}: got {shown}"

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from podium_crds.base import UNORDERED, DnsLabel, KeyedBy, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
+from podium_crds.base import UNORDERED, DnsLabel, Form, KeyedBy, Lenient, ResourceName, Rule, Ruled, Strict, VersionName
 from podium_crds.graph import MAX_MEMBERS, MAX_STEPS, REQUEST
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import ObjectMeta
@@ -19,7 +19,9 @@ MAX_STEP_INPUTS = 16
 MAX_OUTPUTS = 32
 
 SourceExpression = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?\.[A-Za-z_][A-Za-z0-9_.-]*$", max_length=127)
+    str,
+    Form(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?[.][A-Za-z_][A-Za-z0-9_.-]*$", "request.<name> or <step>.<output>"),
+    Field(max_length=127),
 ]
 """`request.<name>` or `<step>.<output>`."""
 

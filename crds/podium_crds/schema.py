@@ -124,7 +124,9 @@ class _Converter:
             raise SchemaError(path, "is a list without maxItems")
         result: JsonObject = {**_described(node), "type": "array"}
         result |= {key: node[key] for key in ("minItems", "maxItems", *sorted(_EXTENSIONS)) if key in node}
-        result["items"] = self.convert(node["items"], f"{path}[]", inside)
+        # No defaults inside lists: client-side apply and GitOps tools compare lists as a whole, and would find the
+        # filled-in fields to differ from the manifest for ever. They are filled in when the object is read.
+        result["items"] = without_defaults(self.convert(node["items"], f"{path}[]", inside))
         if "x-kubernetes-list-type" not in node:
             result["x-kubernetes-list-type"] = "atomic"
         for key in node.get("x-kubernetes-list-map-keys", ()):
@@ -139,6 +141,8 @@ def _scalar(node: JsonObject, path: str) -> JsonObject:
     if "const" in node:
         result["enum"] = [node["const"]]
     result |= {key: node[key] for key in sorted(_KEPT) if key in node}
+    if rules := node.get("x-kubernetes-validations"):
+        result["x-kubernetes-validations"] = rules
     if node["type"] == "string":
         _check_string(node, result, path)
     if node["type"] == "integer":
@@ -163,9 +167,8 @@ def _opaque(node: JsonObject, path: str) -> JsonObject:
     """A value that the schema keeps as it is, or an integer-or-string."""
     result = _described(node)
     if node.get("x-kubernetes-int-or-string"):
-        result |= {
-            key: node[key] for key in ("anyOf", "pattern", "maxLength", "x-kubernetes-int-or-string") if key in node
-        }
+        kept = ("anyOf", "maxLength", "x-kubernetes-int-or-string", "x-kubernetes-validations")
+        result |= {key: node[key] for key in kept if key in node}
         return result
     if "properties" in node:
         raise SchemaError(path, "is kept as it is, so it cannot have properties")

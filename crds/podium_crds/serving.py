@@ -25,7 +25,7 @@ from podium_crds.rollout import RolloutSpec
 
 GPU_RESOURCE = "nvidia.com/gpu"
 
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+QUANTITY_PATTERN = r"^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 
 def _quantity(value: object) -> int | str:
@@ -43,8 +43,13 @@ Quantity = Annotated[
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
-            "pattern": QUANTITY_PATTERN,
             "maxLength": 32,
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"type(self) == int ? self >= 0 : self.matches(r'{QUANTITY_PATTERN}')",
+                    "message": "expected a quantity such as 500m, 4Gi or 1",
+                }
+            ],
         }
     ),
 ]

@@ -5,14 +5,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from podium_crds.base import Strict
+from podium_crds.base import Form, Strict
 
 MAX_DIMS = 8
 
 Dim = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 """Size of one dimension; -1 is any size. The first dimension is the batch."""
 
-TensorName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=63)]
+TensorName = Annotated[
+    str,
+    Form(r"^[A-Za-z_][A-Za-z0-9_.-]*$", "letters, digits, '_', '.' and '-', beginning with a letter or '_'"),
+    Field(max_length=63),
+]
 
 
 class DType(StrEnum):
