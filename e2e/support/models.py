@@ -1,0 +1,147 @@
+"""Resources that the tests apply: a model that multiplies by a factor, so that an answer tells its version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+API_VERSION = "podium.dev/v1alpha1"
+CODE = "scaler-code"
+"""Name of the ConfigMap with the code of every test model."""
+
+MODEL_PY = '''\
+"""Multiplies x by `scale`; each row may ask for a delay in seconds, and a negative one ends the process."""
+
+import os
+import signal
+import time
+
+import numpy as np
+
+
+class Model:
+    def load(self, ctx):
+        time.sleep(float(ctx.parameters.get("loadSeconds", 0)))
+        if ctx.parameters.get("failLoad"):
+            raise RuntimeError("this version was told to fail its load")
+        self.scale = float(ctx.parameters["scale"])
+
+    def infer(self, inputs):
+        delay = float(np.max(inputs["delay"]))
+        if delay < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if delay:
+            time.sleep(delay)
+        return {"y": (inputs["x"] * self.scale).astype(np.float32)}
+'''
+
+
+def code() -> dict[str, Any]:
+    """The ConfigMap that every test model takes its code from."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CODE}, "data": {"model.py": MODEL_PY}}
+
+
+@dataclass(frozen=True, slots=True)
+class Scaler:
+    """An InferenceModel that answers y = x * scale. Its version is named after the scale."""
+
+    name: str = "scaler"
+    scale: int = 2
+    replicas: int = 1
+    instances: int = 1
+    propagation_seconds: int = 3
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=lambda: {"uri": f"configmap://{CODE}"})
+    rollout: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, scale: int, **parameters: Any) -> Scaler:
+        """The next version: another scale, and how it is to behave."""
+        return replace(self, scale=scale, parameters=parameters)
+
+    def with_replicas(self, replicas: int) -> Scaler:
+        """The same with another number of pods."""
+        return replace(self, replicas=replicas)
+
+    def with_spec(self, **fields: Any) -> Scaler:
+        """With further fields of the spec, in wire names."""
+        return replace(self, extra={**self.extra, **fields})
+
+    @property
+    def version(self) -> str:
+        """`spec.version`."""
+        return f"x{self.scale}"
+
+    def definition(self) -> dict[str, Any]:
+        """What a pipeline's inline member holds."""
+        tensor = {"dtype": "FP32", "shape": [-1, 1]}
+        return {
+            "version": self.version,
+            "source": dict(self.source),
+            "engine": "Python",
+            "python": {"entrypoint": "model:Model", "parameters": {"scale": self.scale, **self.parameters}},
+            "inputs": [{"name": "x", **tensor}, {"name": "delay", **tensor}],
+            "outputs": [{"name": "y", **tensor}],
+            "instances": self.instances,
+            "batching": {"maxBatchSize": 8},
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """The resource as a user would write it."""
+        rollout = {"propagationSeconds": self.propagation_seconds, "drainTimeoutSeconds": 30, **self.rollout}
+        spec = {
+            **self.definition(),
+            "replicas": self.replicas,
+            "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "20m", "memory": "128Mi"}},
+            "rollout": rollout,
+            **self.extra,
+        }
+        return {"apiVersion": API_VERSION, "kind": "InferenceModel", "metadata": {"name": self.name}, "spec": spec}
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """An InferencePipeline of two inline scalers one after the other: y = x * first * second."""
+
+    name: str = "chain"
+    first: int = 2
+    second: int = 5
+    replicas: int = 1
+    propagation_seconds: int = 3
+    instances: int = 1
+
+    def with_replicas(self, replicas: int) -> Chain:
+        """The same with another number of pods."""
+        return replace(self, replicas=replicas)
+
+    @property
+    def scale(self) -> int:
+        """What the whole multiplies by."""
+        return self.first * self.second
+
+    @property
+    def version(self) -> str:
+        """`spec.version`."""
+        return f"x{self.scale}"
+
+    def manifest(self) -> dict[str, Any]:
+        """The resource as a user would write it."""
+        members = {"first": Scaler(scale=self.first), "second": Scaler(scale=self.second)}
+        delay = {"name": "delay", "from": "request.delay"}
+        spec = {
+            "version": self.version,
+            "models": [
+                {"name": name, "inline": replace(member, instances=self.instances).definition()}
+                for name, member in members.items()
+            ],
+            "steps": [
+                {"name": "once", "model": "first", "inputs": [{"name": "x", "from": "request.x"}, delay]},
+                {"name": "twice", "model": "second", "inputs": [{"name": "x", "from": "once.y"}, delay]},
+            ],
+            "outputs": [{"name": "y", "from": "twice.y"}],
+            "replicas": self.replicas,
+            "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "20m", "memory": "128Mi"}},
+            "rollout": {"propagationSeconds": self.propagation_seconds, "drainTimeoutSeconds": 30},
+        }
+        return {"apiVersion": API_VERSION, "kind": "InferencePipeline", "metadata": {"name": self.name}, "spec": spec}

@@ -1,0 +1,55 @@
+"""The wire of the test models: Open Inference Protocol v2 as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from e2e.probers.http1 import Answer, Client, Request
+from e2e.probers.load import NUMBER, Load
+
+
+def path(name: str) -> str:
+    """Where a model or pipeline answers."""
+    return f"/v2/models/{name}/infer"
+
+
+def body(number: object, delay: float = 0) -> str:
+    """One row; `number` may be a placeholder."""
+    inputs: list[dict[str, Any]] = [
+        {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": ["@"]},
+        {"name": "delay", "shape": [1, 1], "datatype": "FP32", "data": [delay]},
+    ]
+    return json.dumps({"inputs": inputs}).replace('"@"', str(number))
+
+
+def number(text: str) -> float:
+    """The number in an answer; raises what `probers.ledger.Numbers` names."""
+    outputs = json.loads(text)["outputs"]
+    (value,) = next(output for output in outputs if output["name"] == "y")["data"]
+    return float(value)
+
+
+def load(host: str, port: int, name: str, *, long_s: float = 0.0) -> Load:
+    """20 requests a second from 10 clients, and 4 clients with requests of `long_s` back to back unless that is 0."""
+    long_body = body(NUMBER, long_s) if long_s else ""
+    return Load(host=host, port=port, path=path(name), body=body(NUMBER), long_body=long_body)
+
+
+def ask(host: str, port: int, name: str, value: float, *, delay: float = 0, timeout_s: float = 30.0) -> Answer:
+    """One request on a connection of its own; raises `probers.http1.RequestError`."""
+    return post(host, port, path(name), body(value, delay), timeout_s=timeout_s)
+
+
+def post(host: str, port: int, where: str, text: str, *, timeout_s: float = 30.0) -> Answer:
+    """POST one JSON body."""
+
+    async def once() -> Answer:
+        client = Client(host, port, timeout_s)
+        try:
+            return await client.send(Request(where, text.encode()))
+        finally:
+            await client.close()
+
+    return asyncio.run(once())

@@ -1,0 +1,110 @@
+"""A new version that cannot come up: the right reason in status, while the old one serves on untouched."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from e2e.support import verdicts
+from e2e.support.kubectl import Object, condition
+from e2e.support.models import Scaler
+from e2e.support.namespaces import Space
+from e2e.support.served import Served
+from e2e.support.store import archive, digest
+from e2e.support.swaps import STEADY
+from e2e.support.waiting import eventually
+
+
+def refuses_and_serves_on(served: Served, wanted: Scaler, reason: str) -> Object:
+    """Apply `wanted` under load: it must end as `reason`, with no failure and no answer but the old revision's."""
+    old, scales, before = served.current(), served.scales(), served.identities()
+    with served.load() as probe:
+        probe.wait_for_successes(STEADY, timeout=60)
+        served.apply(wanted)
+        item = served.settled("Progressing", "False", reason)
+        probe.wait_for_successes(STEADY, timeout=60, after=time.time())
+        ledger = probe.stop()
+    verdicts.nothing_failed(ledger)
+    verdicts.bodies_match(ledger, scales)
+    verdicts.answered_by(ledger, {old})
+    assert served.identities() == before
+    expected = {"Ready": "False", "Available": "True", "UpToDate": "False"}
+    assert {kind: condition(item, kind)[0] for kind in expected} == expected
+    assert item["status"]["currentRevision"] == old
+    failed = next(each for each in item["status"]["revisions"] if each["name"] == item["status"]["updateRevision"])
+    assert failed["lastFailure"]["reason"] == reason, failed
+    return item
+
+
+def from_store(space: Space, name: str = "one.tar") -> tuple[Scaler, dict[str, Any]]:
+    """A model whose code comes over HTTP, and its source."""
+    data = archive()
+    store = space.store()
+    store.put(name, data)
+    source = store.source(name, digest(data))
+    return Scaler(source=source), source
+
+
+def test_a_missing_artifact_is_named_and_the_old_revision_serves_on(space: Space) -> None:
+    first, source = from_store(space)
+    served = space.served(first)
+    gone = {**source, "uri": source["uri"].replace("one.tar", "absent.tar")}
+    item = refuses_and_serves_on(served, Scaler(scale=3, source=gone), "ArtifactUnavailable")
+    assert condition(item, "ArtifactsReady") == ("False", "ArtifactUnavailable")
+
+
+def test_a_wrong_digest_is_named_and_the_old_revision_serves_on(space: Space) -> None:
+    first, source = from_store(space)
+    served = space.served(first)
+    wrong = {**source, "digest": f"sha256:{'0' * 64}"}
+    item = refuses_and_serves_on(served, Scaler(scale=3, source=wrong), "ArtifactDigestMismatch")
+    assert condition(item, "ArtifactsReady") == ("False", "ArtifactDigestMismatch")
+
+
+def test_a_version_that_fails_to_load_is_named_and_the_old_revision_serves_on(space: Space) -> None:
+    served = space.served(Scaler())
+    item = refuses_and_serves_on(served, Scaler().at(3, failLoad=True), "LoadFailed")
+    failed = next(each for each in item["status"]["revisions"] if each["version"] == "x3")
+    assert "told to fail its load" in failed["lastFailure"]["message"]
+
+
+def test_a_version_that_fails_its_smoke_test_is_named_and_the_old_revision_serves_on(space: Space) -> None:
+    served = space.served(Scaler())
+    smoke = {"request": {"x": [[2]], "delay": [[0]]}, "expect": {"y": [[999]]}}
+    refuses_and_serves_on(served, Scaler(scale=3).with_spec(smokeTest=smoke), "SmokeTestFailed")
+
+
+def test_a_correction_after_a_failure_is_rolled_out(space: Space) -> None:
+    served = space.served(Scaler())
+    refuses_and_serves_on(served, Scaler().at(3, failLoad=True), "LoadFailed")
+    served.apply(Scaler(scale=5))
+    served.ready()
+    assert served.answer(2)[0] == 10
+
+
+def test_an_artifact_overwritten_before_scaling_up_is_a_digest_mismatch(space: Space) -> None:
+    data = archive()
+    store = space.store()
+    store.put("one.tar", data)
+    first = Scaler(source=store.source("one.tar", digest(data)))
+    served = space.served(first)
+    (pod,) = served.pods()
+    with served.load() as probe:
+        probe.wait_for_successes(STEADY, timeout=60)
+        store.put("one.tar", archive("class Model: pass\n"))
+        space.kubectl("scale", f"{served.resource}/{served.name}", "--replicas=2")
+        eventually(
+            "status names the mismatch",
+            served.get,
+            lambda item: condition(item, "ArtifactsReady") == ("False", "ArtifactDigestMismatch"),
+            timeout=90,
+        )
+        probe.wait_for_successes(STEADY, timeout=60, after=time.time())
+        ledger = probe.stop()
+    verdicts.nothing_failed(ledger)
+    verdicts.bodies_match(ledger, served.scales())
+    assert condition(served.get(), "Available")[0] == "True"
+    assert served.identities()[pod["metadata"]["name"]] == (pod["metadata"]["uid"], 0)
+    store.put("one.tar", data)
+    served.ready()
+    assert served.get()["status"]["readyReplicas"] == 2
