@@ -12,7 +12,7 @@ def test_the_first_observation_that_holds_is_returned() -> None:
 
 
 def test_a_deadline_shows_the_last_observation() -> None:
-    with pytest.raises(NotSeenError, match="(?s)never: .*last seen.*blue"):
+    with pytest.raises(NotSeenError, match=r"(?s)never: .*last seen.*blue"):
         eventually("never", lambda: {"sky": "blue"}, lambda _: False, timeout=0, every=0)
 
 
