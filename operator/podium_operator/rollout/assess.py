@@ -1,0 +1,127 @@
+"""What the planner tells status: how far the rollout is, what blocks it, what failed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from podium_crds.reasons import Reason
+from podium_crds.rollout import RolloutStrategy
+from podium_crds.status import ResolvedStrategy
+from podium_operator.rollout import failures
+from podium_operator.rollout.capacity import routable_count, serves, unreachable
+from podium_operator.state import Desired, Facts, Observed, Pool, Problem, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What this pass decided, as far as status tells it."""
+
+    goal: str
+    """The revision that should serve: the target, or what serves instead of it."""
+    home: Pool | None = None
+    strategy: ResolvedStrategy | None = None
+    refusal: Problem | None = None
+    """Why the rollout does not begin."""
+    failure: Problem | None = None
+    """What is wrong with the target, seen in this pass."""
+    waiting: str = ""
+
+
+def failure(observed: Observed, desired: Desired) -> Problem | None:
+    """Why the target cannot serve, from what pods report and how their containers end."""
+    target = desired.target
+    pods = tuple(pod for pool in observed.pools for pod in pool.live_pods)
+    reported = failures.reported_failure(pods, target.name)
+    if reported is not None:
+        return reported
+    for pool in observed.pools:
+        if pool.promoted == target.name:
+            looping = failures.crash_looping(pool)
+            if looping is not None:
+                return looping
+        elif desired.chosen is not None and desired.chosen.resolved is RolloutStrategy.IN_PLACE:
+            killed = failures.killed_while_loading(pool, target)
+            if killed is not None:
+                return killed
+    return None
+
+
+def facts(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> Facts:
+    """The facts of this pass."""
+    pods = [pod for pool in observed.pools for pod in pool.pods]
+    complete = _complete(observed, desired, verdict)
+    problem = None if desired.replicas == 0 else _problem(observed, desired, now, verdict)
+    stage = _stage(desired, verdict, problem, complete=complete)
+    settled = stage in (Stage.SETTLED, Stage.SCALED_TO_ZERO)
+    return Facts(
+        stage=stage,
+        target=desired.target.name,
+        current=_current(observed, desired, verdict, complete=complete),
+        available=any(serves(pod) for pod in pods),
+        complete=complete,
+        problem=None if settled else problem,
+        waiting="" if stage is Stage.SCALED_TO_ZERO else verdict.waiting,
+        strategy=verdict.strategy,
+        routable=sum(routable_count(pool, desired.rollout, now) for pool in observed.pools),
+        degraded=problem if settled else None,
+    )
+
+
+def _complete(observed: Observed, desired: Desired, verdict: Verdict) -> bool:
+    """Whether the target serves alone. Once so, losing or adding a pod of it does not undo that."""
+    target = desired.target.name
+    if verdict.goal != target or verdict.home is None or verdict.home.promoted != target:
+        return False
+    others = [pool for pool in observed.pools if pool.ordinal != verdict.home.ordinal]
+    if any(pool.live_pods or pool.replicas for pool in others):
+        return False
+    if desired.current == target:
+        return True
+    serving = sum(serves(pod, target) for pod in verdict.home.pods)
+    bearing = sum(serves(pod) for pod in verdict.home.pods)
+    return serving >= desired.replicas and serving == bearing
+
+
+def _problem(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> Problem | None:
+    """The first of: the target failed, the rollout cannot begin, a pod cannot start, a pod cannot be reached."""
+    if desired.target.quarantine is not None:
+        return desired.target.quarantine
+    if verdict.failure is not None or verdict.refusal is not None:
+        return verdict.failure or verdict.refusal
+    if verdict.home is not None:
+        stuck = failures.stuck(verdict.home, now, desired.rollout.schedule_timeout_seconds)
+        if stuck is not None:
+            return stuck
+    silent = [pod for pool in observed.pools for pod in unreachable(pool, now)]
+    if silent:
+        names = ", ".join(sorted(pod.name for pod in silent))
+        return Problem(
+            Reason.RUNTIME_UNREACHABLE,
+            f"the admin port (8081) of {names} does not answer: {silent[0].unreachable}; where NetworkPolicies apply, "
+            "add one that lets the operator's pods reach port 8081",
+        )
+    return None
+
+
+def _stage(desired: Desired, verdict: Verdict, problem: Problem | None, *, complete: bool) -> Stage:
+    if desired.replicas == 0:
+        return Stage.SCALED_TO_ZERO
+    if desired.target.quarantine is not None or verdict.failure is not None:
+        return Stage.FAILED
+    if complete:
+        return Stage.SETTLED
+    if verdict.refusal is not None:
+        return Stage.BLOCKED
+    if desired.rollout.paused and desired.current is not None:
+        return Stage.PAUSED
+    return Stage.BLOCKED if problem is not None else Stage.ROLLING
+
+
+def _current(observed: Observed, desired: Desired, verdict: Verdict, *, complete: bool) -> str | None:
+    if complete:
+        return desired.target.name
+    if verdict.goal != desired.target.name:
+        return verdict.goal
+    if desired.current is not None:
+        return desired.current
+    serving = [pool for pool in observed.pools if any(serves(pod) for pod in pool.pods)]
+    return next((pool.promoted for pool in serving if pool.promoted != desired.target.name), None)

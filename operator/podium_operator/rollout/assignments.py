@@ -1,0 +1,75 @@
+"""What the ConfigMap of a pool says and what a pod is pushed, compiled from records, and whether a pod has it."""
+
+from collections.abc import Mapping, Sequence
+
+from podium_crds.assignment import Assignment, Generation, Report, RevisionState
+from podium_crds.compile import compile_assignment, drain_policy
+from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool, highest_generation
+
+
+def compiled(
+    desired: Desired,
+    known: Mapping[str, KnownRevision],
+    pool: str,
+    *,
+    promoted: str,
+    beside: Sequence[str],
+    generation: Generation,
+) -> Assignment:
+    """The assignment that promotes one revision and holds others beside it without traffic."""
+    return compile_assignment(
+        desired.owner.resource,
+        [known[name].record for name in (promoted, *beside)],
+        promoted=promoted,
+        warm=beside,
+        generation=generation,
+        pool=pool,
+        drain=drain_policy(desired.rollout),
+        load_timeout_seconds=desired.rollout.load_timeout_seconds,
+    )
+
+
+def next_generation(pools: tuple[Pool, ...], lease_transitions: int) -> Generation | None:
+    """Above everything written or reported. None: a newer leader has been here, so this one must not act."""
+    highest = highest_generation(pools)
+    if highest.transitions > lease_transitions:
+        return None
+    return Generation(transitions=lease_transitions, sequence=highest.sequence + 1)
+
+
+def same_content(left: Assignment | None, right: Assignment) -> bool:
+    """Whether both ask the same of a pod, whatever their generation."""
+    if left is None:
+        return False
+    fixed = {"generation": Generation(), "pod_uid": None}
+    return left.model_copy(update=fixed) == right.model_copy(update=fixed)
+
+
+def has_taken(pod: ObservedPod, wanted: Assignment, at_least: Generation) -> bool:
+    """Whether the pod's report shows that it holds exactly these revisions, at this generation or a later one."""
+    report = pod.report
+    if report is None or report.applied is None or report.applied < at_least:
+        return False
+    return report.promoted == wanted.promoted and holds_exactly(report, {r.name for r in wanted.revisions})
+
+
+def holds_exactly(report: Report, names: set[str]) -> bool:
+    """Whether the pod holds these revisions and, but for what is on its way out, no others."""
+    staying = {held.name for held in report.revisions if held.state is not RevisionState.DRAINING}
+    return staying <= names <= {held.name for held in report.revisions}
+
+
+def settled(pool: Pool) -> bool:
+    """Whether every running pod has applied the ConfigMap as it is and sees it mounted: a restart forgets nothing."""
+    if pool.assignment is None:
+        return False
+    written = pool.assignment.generation
+    for pod in pool.pods:
+        if pod.running_since is None or pod.terminating:
+            continue
+        report = pod.report
+        if report is None or report.applied is None or report.mounted is None:
+            return False
+        if report.applied < written or report.mounted < written:
+            return False
+    return True

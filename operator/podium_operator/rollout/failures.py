@@ -1,0 +1,72 @@
+"""What went wrong with a revision, from reports and pod states. A revision that failed once is quarantined."""
+
+from datetime import datetime, timedelta
+
+from podium_crds.assignment import Failure, RevisionReport, RevisionState
+from podium_crds.reasons import Reason
+from podium_operator.state import KnownRevision, ObservedPod, Pool, Problem
+from podium_operator.times import parse_time
+
+CRASH_RESTARTS = 3
+"""Container restarts, with the kubelet backing off, after which a new pool's pod counts as crash-looping."""
+MESSAGE_CHARS = 1024
+
+
+def reported_failure(pods: tuple[ObservedPod, ...], revision: str) -> Problem | None:
+    """Why a pod says that it could not load or keep this revision, by the first such pod in name order."""
+    for pod in sorted(pods, key=lambda pod: pod.name):
+        held = pod.holds(revision)
+        if held is not None and held.state is RevisionState.FAILED:
+            return _problem(pod, held)
+    return None
+
+
+def _problem(pod: ObservedPod, held: RevisionReport) -> Problem:
+    failure: Failure | None = held.last_failure
+    if failure is None:
+        return Problem(Reason.LOAD_FAILED, f"pod {pod.name} reports {held.name} as failed and gives no reason")
+    message = f"pod {pod.name}: {failure.message}"[:MESSAGE_CHARS]
+    return Problem(failure.reason, message, time=parse_time(failure.time), exit_code=failure.exit_code)
+
+
+def killed_while_loading(pool: Pool, candidate: KnownRevision) -> Problem | None:
+    """A container of the pool that the kernel killed for memory since this candidate's rollout began.
+
+    Where the cgroup's kill takes the front end too, no report can say what happened.
+    """
+    begun = [time for time in (candidate.started, pool.promoted_at) if time is not None]
+    if candidate.started is None:
+        return None
+    for pod in sorted(pool.live_pods, key=lambda pod: pod.name):
+        if pod.oom_killed_at is not None and pod.oom_killed_at >= max(begun):
+            message = f"pod {pod.name}: the container was killed for memory while {candidate.name} was loading"
+            return Problem(Reason.LOAD_FAILED, message, time=pod.oom_killed_at)
+    return None
+
+
+def crash_looping(pool: Pool) -> Problem | None:
+    """A pod of the pool whose container keeps ending before it is ready."""
+    for pod in sorted(pool.live_pods, key=lambda pod: pod.name):
+        if not pod.ready and pod.restarts >= CRASH_RESTARTS and (pod.waiting or "").startswith("CrashLoopBackOff"):
+            message = f"pod {pod.name}: the container was restarted {pod.restarts} times; {pod.waiting}"
+            return Problem(Reason.RUNTIME_CRASH_LOOP, message[:MESSAGE_CHARS])
+    return None
+
+
+def stuck(pool: Pool, now: datetime, schedule_timeout_s: int) -> Problem | None:
+    """Why a pod of the pool does not start, where waiting may help: not a failure of the revision."""
+    if pool.deployment_problem is not None and len(pool.live_pods) < pool.replicas:
+        quota = "quota" in pool.deployment_problem
+        reason = Reason.QUOTA_EXCEEDED if quota else Reason.RECONCILE_ERROR
+        return Problem(reason, pool.deployment_problem[:MESSAGE_CHARS])
+    for pod in sorted(pool.live_pods, key=lambda pod: pod.name):
+        if pod.unschedulable is not None and (pod.gpus or _overdue(pod, now, schedule_timeout_s)):
+            reason = Reason.INSUFFICIENT_GPU if pod.gpus else Reason.PROGRESS_DEADLINE_EXCEEDED
+            return Problem(reason, f"pod {pod.name} waits for a node: {pod.unschedulable}"[:MESSAGE_CHARS])
+        if pod.waiting is not None and not pod.waiting.startswith(("ContainerCreating", "PodInitializing")):
+            return Problem(Reason.LOAD_FAILED, f"pod {pod.name}: {pod.waiting}"[:MESSAGE_CHARS])
+    return None
+
+
+def _overdue(pod: ObservedPod, now: datetime, schedule_timeout_s: int) -> bool:
+    return pod.created is not None and now - pod.created > timedelta(seconds=schedule_timeout_s)

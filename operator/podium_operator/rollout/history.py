@@ -1,0 +1,73 @@
+"""ControllerRevisions: which are recorded, pinned, released from quarantine and dropped."""
+
+from collections.abc import Iterator, Mapping
+
+from podium_crds.assignment import RevisionState
+from podium_operator.rollout.actions import Action, PinDigests, PruneRevision, RecordRevision, Release
+from podium_operator.state import Desired, KnownRevision, Observed
+
+
+def record(observed: Observed, desired: Desired, goal: str) -> tuple[Action, ...]:
+    """Record the target before anything is made from it."""
+    if goal != desired.target.name or desired.target.recorded:
+        return ()
+    newest = max((known.ordinal for known in observed.revisions.values()), default=0)
+    return (RecordRevision(desired.target, newest + 1),)
+
+
+def releases(observed: Observed, desired: Desired) -> tuple[Action, ...]:
+    """Quarantines that end: the spec asks for something else now, or the user asked for another try."""
+    return tuple(
+        Release(known)
+        for known in _by_ordinal(observed)
+        if known.quarantine is not None
+        and (known.name != desired.target.name or known.retry_token != desired.retry_token)
+        and not _still_promoted(observed, known)
+    )
+
+
+def _still_promoted(observed: Observed, known: KnownRevision) -> bool:
+    return any(pool.promoted == known.name for pool in observed.pools)
+
+
+def pins(observed: Observed) -> tuple[Action, ...]:
+    """Digests that a finished load resolved and no record names yet."""
+    found: list[Action] = []
+    for known in _by_ordinal(observed):
+        resolved = {name: digest for name, digest in _resolved(observed, known) if name not in _pinned(known)}
+        if resolved:
+            found.append(PinDigests(known, resolved))
+    return tuple(found)
+
+
+def _pinned(known: KnownRevision) -> Mapping[str, str]:
+    in_spec = {m.name: d for m in known.record.members if (d := m.definition.source.digest) is not None}
+    return {**known.record.digests, **in_spec}
+
+
+def _resolved(observed: Observed, known: KnownRevision) -> Iterator[tuple[str, str]]:
+    """Digests by member, of pods that loaded the revision; the last pod in name order first, so the first wins."""
+    pods = sorted((pod for pool in observed.pools for pod in pool.pods), key=lambda pod: pod.name, reverse=True)
+    members = {member.name for member in known.record.members if member.files is None}
+    for pod in pods:
+        held = pod.holds(known.name)
+        if held is None or held.state not in (RevisionState.READY, RevisionState.ACTIVE):
+            continue
+        for member in held.members:
+            if member.digest is not None and member.name in members:
+                yield member.name, member.digest
+
+
+def prune(observed: Observed, desired: Desired) -> tuple[Action, ...]:
+    """Records beyond the history limit that nothing refers to, oldest first."""
+    referred = {desired.target.name, desired.current}
+    for pool in observed.pools:
+        if pool.assignment is not None:
+            referred |= {revision.name for revision in pool.assignment.revisions}
+    idle = [known for known in _by_ordinal(observed) if known.name not in referred and known.quarantine is None]
+    excess = len(idle) - desired.rollout.revision_history_limit
+    return tuple(PruneRevision(known) for known in idle[: max(0, excess)])
+
+
+def _by_ordinal(observed: Observed) -> list[KnownRevision]:
+    return sorted(observed.revisions.values(), key=lambda known: (known.ordinal, known.name))

@@ -1,0 +1,288 @@
+"""`plan(observed, desired, now)`: the next safe actions towards what the spec asks for.
+
+Everything is derived from what is observed, so that an operator may die between any two actions. Invariants, each
+with a test:
+- routable capacity never falls below `replicas - maxUnavailable` by our doing;
+- at most two revisions are live;
+- the ConfigMap names a revision before any pod is told to promote it;
+- a revision that fails to load touches one pod;
+- nothing is deleted while something refers to it.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from podium_crds.reasons import Reason
+from podium_crds.rollout import RolloutStrategy
+from podium_operator.rollout import assess, history, inplace, surge
+from podium_operator.rollout.actions import (
+    Action,
+    CreatePool,
+    DeletePool,
+    Plan,
+    Quarantine,
+    ScalePool,
+    WriteAssignment,
+)
+from podium_operator.rollout.assess import Verdict
+from podium_operator.rollout.assignments import compiled, next_generation
+from podium_operator.rollout.capacity import serves
+from podium_operator.rollout.strategy import Resolution, resolve
+from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool, Problem, Stage
+
+ROLLING_S = 1.0
+BLOCKED_S = 5.0
+SETTLED_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where this pass heads: which revision should serve, from which pool, and how it gets there."""
+
+    goal: str
+    home: Pool | None
+    """The pool that serves the goal, now or after an in-place swap. None: a new one is made."""
+    resolution: Resolution
+    waiting: str = ""
+
+
+def plan(observed: Observed, desired: Desired, now: datetime) -> Plan:
+    """The next actions, in the order in which they are safe, and the facts for status."""
+    desired = replace(desired, target=_pinned_target(observed, desired))
+    target = desired.target
+    known = {**observed.revisions, target.name: target}
+    generation = next_generation(observed.pools, desired.lease_transitions)
+    if generation is None:
+        return _superseded_leader(observed, desired)
+    releases = history.releases(observed, desired)
+    if releases:
+        verdict = Verdict(target.name, waiting="a quarantine to end")
+        return Plan(assess.facts(observed, desired, now, verdict), releases, ROLLING_S)
+    failure = assess.failure(observed, desired)
+    if failure is not None and target.quarantine is None:
+        instead = fallback(observed, desired)
+        if instead is not None:
+            facts = assess.facts(observed, desired, now, Verdict(instead, failure=failure, strategy=desired.chosen))
+            return Plan(facts, (Quarantine(target, failure, desired.retry_token),), ROLLING_S)
+    course = set_course(observed, desired)
+    return _proceed(observed, inplace.Context(desired, known, generation, now), course, failure)
+
+
+def _pinned_target(observed: Observed, desired: Desired) -> KnownRevision:
+    """The target as recorded; a new one on the image and template of the pods it can be swapped into."""
+    recorded = observed.revisions.get(desired.target.name)
+    if recorded is not None:
+        return recorded
+    record = desired.target.record
+    for pool in ranked_pools(observed, desired):
+        known = observed.revisions.get(pool.promoted or "")
+        if known is not None:
+            record = record.pinned_like(known.record)
+            break
+    return replace(desired.target, record=record)
+
+
+def _superseded_leader(observed: Observed, desired: Desired) -> Plan:
+    problem = Problem(Reason.RECONCILE_ERROR, "another operator with a later Lease has written assignments")
+    serving = any(serves(pod) for pool in observed.pools for pod in pool.pods)
+    facts = Facts(Stage.BLOCKED, desired.target.name, desired.current, serving, complete=False, problem=problem)
+    return Plan(facts, (), BLOCKED_S)
+
+
+def fallback(observed: Observed, desired: Desired) -> str | None:
+    """What serves instead of a target that failed: another pool's revision, else one kept warm, else none."""
+    target = desired.target.name
+    ranked = [pool for pool in ranked_pools(observed, desired) if pool.promoted != target]
+    for pool in ranked:
+        if pool.promoted in observed.revisions and (
+            pool.promoted == desired.current or any(p.ready for p in pool.pods)
+        ):
+            return pool.promoted
+    for pool in observed.pools:
+        for name in pool.warm:
+            known = observed.revisions.get(name)
+            if pool.promoted == target and known is not None and known.quarantine is None:
+                return name
+    return None
+
+
+def ranked_pools(observed: Observed, desired: Desired) -> list[Pool]:
+    """Pools that promote something: what serves before what does not, the last good revision before others."""
+
+    def rank(pool: Pool) -> tuple[bool, bool, int, int, int]:
+        serving = sum(serves(pod) for pod in pool.pods)
+        return (serving == 0, pool.promoted != desired.current, -serving, -len(pool.live_pods), pool.ordinal)
+
+    return sorted((p for p in observed.pools if p.promoted is not None and not p.deleting), key=rank)
+
+
+def set_course(observed: Observed, desired: Desired) -> Course:
+    """Goal, home pool and strategy of this pass."""
+    target = desired.target
+    goal = target.name
+    kept = Resolution(desired.chosen)
+    if target.quarantine is not None:
+        goal = fallback(observed, desired) or goal
+    ranked = ranked_pools(observed, desired)
+    home = next((pool for pool in ranked if pool.promoted == goal), None)
+    if home is not None:
+        return Course(goal, home, kept)
+    if not ranked:
+        return Course(goal, None, kept)
+    base = ranked[0]
+    assert base.promoted is not None
+    if goal != target.name:
+        return Course(goal, base, kept)  # the fallback is warm in this pool
+    return _towards_target(observed, desired, base, occupied=[pool for pool in ranked if pool.live_pods])
+
+
+def _towards_target(observed: Observed, desired: Desired, base: Pool, occupied: list[Pool]) -> Course:
+    """No pool promotes the target yet: how it gets there from the pool that serves most."""
+    assert base.promoted is not None
+    if len(occupied) > 1:
+        # At most two revisions are live: one of the two there leaves before a third comes.
+        return Course(base.promoted, base, Resolution(None), "a superseded revision to leave")
+    serving = observed.revisions.get(base.promoted)
+    same_shape = base.stamp is None or base.stamp.shape_hash == desired.target.record.hashes.shape
+    if serving is None or desired.replicas == 0:
+        return Course(desired.target.name, base if same_shape else None, Resolution(None))
+    resolution = resolve(observed, desired, base, serving)
+    if resolution.refusal is not None or desired.rollout.paused:
+        return Course(base.promoted, base, resolution)
+    assert resolution.strategy is not None
+    in_place = resolution.strategy.resolved is RolloutStrategy.IN_PLACE
+    return Course(desired.target.name, base if in_place else None, resolution)
+
+
+def _proceed(observed: Observed, context: inplace.Context, course: Course, failure: Problem | None) -> Plan:
+    desired, now = context.desired, context.now
+    actions: list[Action] = []
+    if course.home is not None or desired.replicas > 0:
+        actions += history.record(observed, desired, course.goal)
+    waiting = course.waiting
+    due: datetime | None = None
+    if course.home is None:
+        actions += _first_pods(observed, context, course)
+    else:
+        step = _contents(course, context)
+        waiting, due = waiting or step.waiting, step.due
+        actions += step.actions
+    actions += _restore(observed, context)
+    actions += _replicas(observed, context, course)
+    actions += history.pins(observed)
+    verdict = Verdict(
+        course.goal,
+        course.home,
+        course.resolution.strategy,
+        course.resolution.refusal,
+        failure,
+        waiting,
+    )
+    facts = assess.facts(observed, desired, now, verdict)
+    if facts.complete:
+        actions += history.prune(observed, desired)
+    return Plan(facts, tuple(actions), _requeue(facts, due, now))
+
+
+def _requeue(facts: Facts, due: datetime | None, now: datetime) -> float:
+    pause = {Stage.ROLLING: ROLLING_S, Stage.BLOCKED: BLOCKED_S}.get(facts.stage, SETTLED_S)
+    if facts.waiting:
+        pause = min(pause, ROLLING_S)
+    if due is not None:
+        pause = min(pause, max(ROLLING_S, (due - now).total_seconds()))
+    return pause
+
+
+def _contents(course: Course, context: inplace.Context) -> inplace.Step:
+    """What the home pool's ConfigMap and pods should hold."""
+    assert course.home is not None
+    if context.desired.rollout.paused and course.home.promoted != context.desired.target.name:
+        return inplace.hold(course.home, context)
+    return inplace.converge(course.home, course.goal, context)
+
+
+def _first_pods(observed: Observed, context: inplace.Context, course: Course) -> list[Action]:
+    """A new pool for the goal: its ConfigMap, then its Deployment. None while nothing should run."""
+    desired = context.desired
+    if desired.replicas == 0:
+        return []
+    ordinal = _unused_ordinal(observed)
+    name = f"{desired.owner.resource.name}-{ordinal}"
+    serving = any(pool.live_pods for pool in observed.pools)
+    room = desired.replicas + desired.rollout.max_surge - sum(len(pool.pods) for pool in observed.pools)
+    replicas = min(1, max(0, room)) if serving else desired.replicas
+    return [
+        _fresh(name, ordinal, course.goal, context),
+        CreatePool(name, ordinal, context.known[course.goal], replicas),
+    ]
+
+
+def _fresh(name: str, ordinal: int, promoted: str, context: inplace.Context) -> WriteAssignment:
+    """A ConfigMap where there is none."""
+    assignment = compiled(
+        context.desired, context.known, name, promoted=promoted, beside=(), generation=context.generation
+    )
+    return WriteAssignment(name, ordinal, assignment, context.now, resource_version=None)
+
+
+def _unused_ordinal(observed: Observed) -> int:
+    used = {pool.ordinal for pool in observed.pools}
+    return next(ordinal for ordinal in range(len(used) + 1) if ordinal not in used)
+
+
+def _restore(observed: Observed, context: inplace.Context) -> list[Action]:
+    """A Deployment whose ConfigMap is gone gets one again, at what its pods say they promote."""
+    restored: list[Action] = []
+    for pool in observed.pools:
+        if pool.assignment is not None or pool.stamp is None or pool.deleting:
+            continue
+        said = [pod.report.promoted for pod in pool.live_pods if pod.report is not None]
+        candidates = [*said, context.desired.current, context.desired.target.name]
+        promoted = next((name for name in candidates if name is not None and name in context.known), None)
+        if promoted is not None:
+            restored.append(_fresh(pool.name, pool.ordinal, promoted, context))
+    return restored
+
+
+def _replicas(observed: Observed, context: inplace.Context, course: Course) -> list[Action]:
+    """Sizes of the pools, growth first, then what became empty is deleted."""
+    desired, home = context.desired, course.home
+    if home is None:
+        return _nothing(observed) if desired.replicas == 0 else []
+    others = tuple(pool for pool in observed.pools if pool.ordinal != home.ordinal and not pool.deleting)
+    if desired.rollout.paused and any(pool.live_pods for pool in others):
+        return []
+    good = desired.current or next((p.promoted for p in others if any(pod.ready for pod in p.pods)), None)
+    demand = surge.Demand(desired.replicas, desired.rollout, context.now, good)
+    targets = surge.replica_targets(home, others, demand)
+    actions: list[Action] = []
+    if home.stamp is None:
+        actions.append(CreatePool(home.name, home.ordinal, context.known[course.goal], targets[home.ordinal]))
+    changes = [
+        ScalePool(pool, targets[pool.ordinal], _why(pool, home, targets[pool.ordinal]))
+        for pool in (home, *others)
+        if pool.stamp is not None and targets[pool.ordinal] != pool.replicas
+    ]
+    changes.sort(key=lambda change: change.pool.replicas - change.replicas)
+    return [*actions, *changes, *_empty(observed, home)]
+
+
+def _nothing(observed: Observed) -> list[Action]:
+    """Scaled to zero with no pool to come back to."""
+    running = [pool for pool in observed.pools if pool.stamp is not None and pool.replicas > 0 and not pool.deleting]
+    return [*(ScalePool(pool, 0, "scaled to zero") for pool in running), *_empty(observed, None)]
+
+
+def _why(pool: Pool, home: Pool, replicas: int) -> str:
+    if pool.ordinal == home.ordinal:
+        return f"{pool.promoted} to {replicas} pods"
+    return f"{pool.promoted} to {replicas} pods as {home.promoted} takes over"
+
+
+def _empty(observed: Observed, home: Pool | None) -> list[Action]:
+    """Pools to delete: no replicas wanted, no pod left, so no EndpointSlice names one either."""
+    return [
+        DeletePool(pool)
+        for pool in observed.pools
+        if (home is None or pool.ordinal != home.ordinal) and pool.replicas == 0 and not pool.pods and not pool.deleting
+    ]

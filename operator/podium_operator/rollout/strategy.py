@@ -1,0 +1,92 @@
+"""Auto → one strategy and why. The answer is written to status before anything is done."""
+
+from dataclasses import dataclass
+
+from podium_crds.reasons import Reason
+from podium_crds.rollout import RolloutStrategy
+from podium_crds.status import ResolvedStrategy
+from podium_operator.rollout.capacity import gpu_fits, gpus_per_pod, overlap_bytes, smallest_headroom
+from podium_operator.state import Desired, KnownRevision, Observed, Pool, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The strategy of this rollout, or why there is none."""
+
+    strategy: ResolvedStrategy | None
+    refusal: Problem | None = None
+    """Set: the old revision serves untouched until this changes."""
+    memory_bytes_needed: int = 0
+
+
+def resolve(observed: Observed, desired: Desired, host: Pool, serving: KnownRevision) -> Resolution:
+    """How `desired.target` replaces `serving`, which the pool `host` runs.
+
+    Once begun, a rollout keeps its strategy: `desired.chosen`, as status has it for this very target. A choice that
+    can no longer be followed is made anew.
+    """
+    asked = desired.rollout.strategy
+    same_shape = host.stamp is not None and host.stamp.shape_hash == desired.target.record.hashes.shape
+    if desired.chosen is not None and _still_allowed(desired.chosen.resolved, asked, same_shape):
+        return Resolution(desired.chosen)
+    if asked is RolloutStrategy.SURGE:
+        return _surge(observed, desired, "asked for in the spec")
+    if not same_shape:
+        if asked is RolloutStrategy.IN_PLACE:
+            return Resolution(
+                None,
+                Problem(
+                    Reason.INVALID_SPEC,
+                    "strategy InPlace cannot change what the pod itself is made of (image, resources, volumes, env, "
+                    "scheduling, arenaBytes): set rollout.strategy to Auto or Surge",
+                ),
+            )
+        return _surge(observed, desired, "the pods themselves change (image, resources, env, scheduling or arena)")
+    return _in_place(observed, desired, host, serving)
+
+
+def _still_allowed(chosen: RolloutStrategy, asked: RolloutStrategy, same_shape: bool) -> bool:
+    if chosen is RolloutStrategy.IN_PLACE:
+        return same_shape and asked in (RolloutStrategy.AUTO, RolloutStrategy.IN_PLACE)
+    if chosen is RolloutStrategy.SURGE:
+        return asked in (RolloutStrategy.AUTO, RolloutStrategy.SURGE)
+    return False
+
+
+def _in_place(observed: Observed, desired: Desired, host: Pool, serving: KnownRevision) -> Resolution:
+    target = desired.target
+    if serving.record.hashes.load == target.record.hashes.load:
+        return _resolved(RolloutStrategy.IN_PLACE, "only settings change: the loaded workers are kept")
+    needed = overlap_bytes(host, serving, target)
+    headroom = smallest_headroom(host)
+    if headroom is None or needed <= headroom:
+        room = "" if headroom is None else f": needs about {needed} bytes of {headroom} left in the fullest pod"
+        return Resolution(
+            ResolvedStrategy(
+                resolved=RolloutStrategy.IN_PLACE, reason=f"the new revision fits beside the old in the same pods{room}"
+            ),
+            memory_bytes_needed=needed,
+        )
+    why = f"no room for both revisions in a pod: about {needed} bytes are needed, {headroom} are left"
+    if desired.rollout.strategy is RolloutStrategy.IN_PLACE:
+        return Resolution(None, Problem(Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP, why))
+    return _surge(observed, desired, why)
+
+
+def _surge(observed: Observed, desired: Desired, why: str) -> Resolution:
+    per_pod = gpus_per_pod(desired.target.record)
+    # With maxSurge 0 the old makes room first, so the new needs nothing beyond it.
+    if desired.rollout.max_surge > 0 and gpu_fits(observed, per_pod) is False:
+        return Resolution(
+            None,
+            Problem(
+                Reason.INSUFFICIENT_GPU,
+                f"new pods are needed ({why}), and no schedulable node has {per_pod} GPU(s) left for one; the old "
+                "revision serves on, and the rollout starts by itself when room appears",
+            ),
+        )
+    return _resolved(RolloutStrategy.SURGE, why)
+
+
+def _resolved(strategy: RolloutStrategy, reason: str) -> Resolution:
+    return Resolution(ResolvedStrategy(resolved=strategy, reason=reason))

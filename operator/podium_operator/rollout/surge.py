@@ -1,0 +1,68 @@
+"""How many replicas each pool should have: the new pool grows as the old shrinks, one step per observed fact.
+
+Invariant: a scale-down never takes routable capacity below `replicas - maxUnavailable`, whatever the old plan was.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from podium_crds.rollout import RolloutSpec
+from podium_operator.rollout.capacity import routable_count
+from podium_operator.state import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What replica targets are computed from."""
+
+    replicas: int
+    rollout: RolloutSpec
+    now: datetime
+    good: str | None = None
+    """The last revision known to serve well: its pods are kept through a moment of being unready."""
+
+
+def replica_targets(home: Pool, others: tuple[Pool, ...], demand: Demand) -> Mapping[int, int]:
+    """Wanted `spec.replicas` by pool ordinal. `home` runs what is wanted; `others` leave as it becomes routable."""
+    occupied = sum(max(pool.replicas, len(pool.pods)) for pool in others)
+    if demand.replicas == 0 or occupied == 0:
+        return {home.ordinal: _alone(home, demand), **{pool.ordinal: 0 for pool in others}}
+    grown = _grow(home, occupied, demand)
+    targets = {home.ordinal: grown}
+    targets.update(_shrink(home, others, demand))
+    return targets
+
+
+def _alone(home: Pool, demand: Demand) -> int:
+    """All replicas, and one more while the only pod sits on a cordoned node: its eviction must find a replacement."""
+    cordoned = any(pod.cordoned for pod in home.live_pods)
+    return demand.replicas + (1 if demand.replicas == 1 and cordoned else 0)
+
+
+def _grow(home: Pool, occupied: int, demand: Demand) -> int:
+    """The home pool's next size. The first pod comes alone; Terminating pods of the old still hold their place."""
+    room = demand.replicas + demand.rollout.max_surge - occupied
+    if routable_count(home, demand.rollout, demand.now) == 0 and home.replicas <= 1:
+        room = min(room, 1)
+    return min(demand.replicas, max(home.replicas, room))
+
+
+def _shrink(home: Pool, others: tuple[Pool, ...], demand: Demand) -> dict[int, int]:
+    """The other pools' next sizes: together what `home` does not yet carry, the least useful pools first."""
+    rollout, now = demand.rollout, demand.now
+    carried = min(routable_count(home, rollout, now), demand.replicas)
+    keep = max(0, demand.replicas - rollout.max_unavailable - carried)
+    targets: dict[int, int] = {}
+    best_first = sorted(others, key=lambda pool: (-routable_count(pool, rollout, now), pool.ordinal))
+    for position, pool in enumerate(best_first):
+        useful = any(pod.ready for pod in pool.pods) or (pool.promoted == demand.good and demand.good is not None)
+        if not useful:
+            targets[pool.ordinal] = 0  # what never served makes room at once
+            continue
+        size = min(pool.replicas, keep)
+        if position == 0 and carried == 0:
+            size = max(size, keep)  # scaled up, or lost pods, before anything new carries load
+        targets[pool.ordinal] = size
+        keep = max(0, keep - min(size, routable_count(pool, rollout, now)))
+    return targets
