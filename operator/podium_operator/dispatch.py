@@ -7,7 +7,6 @@ from typing import Protocol
 from podium_operator.errors import LeaseLost, OperatorError
 from podium_operator.logs import get_logger
 from podium_operator.metrics import Metrics
-from podium_operator.state import Key as ReconcileKey
 from podium_operator.state import Result
 from podium_operator.workqueue import Key
 
@@ -17,7 +16,7 @@ log = get_logger(__name__)
 class Reconciler(Protocol):
     """One kind's reconciler."""
 
-    async def reconcile(self, key: ReconcileKey) -> Result:
+    async def reconcile(self, key: Key) -> Result:
         """Bring the resource one step nearer to its spec. Raises where the pass should be tried again."""
 
 
@@ -38,7 +37,7 @@ class Dispatch:
         self._metrics.reconcile_started(key.kind)
         try:
             async with asyncio.timeout(self._pass_timeout_s):
-                result = await self._reconcilers[key.kind].reconcile(ReconcileKey(key.kind, key.namespace, key.name))
+                result = await self._reconcilers[key.kind].reconcile(key)
             outcome = "success" if result.requeue_after_s is None else "requeue_after"
         except LeaseLost:
             raise  # the process is about to say so, once
