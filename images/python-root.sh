@@ -35,9 +35,11 @@ mkdir -p "$root$stdlib"
 tar -C "$stdlib" --exclude=./test --exclude=./idlelib --exclude=./lib2to3 --exclude=./ensurepip --exclude=./tkinter \
     --exclude=./turtledemo --exclude=./pydoc_data --exclude='./config-*/*.a' --exclude=__pycache__ -cf - . |
     tar -C "$root$stdlib" -xf -
-cxx=$(ldconfig -p | sed -n 's/.*\(libstdc++.so.6\|libgcc_s.so.1\) .*=> //p' | sort -u)
+# What wheels may link against by the manylinux standard: the C library in all its parts, and the C++ runtime.
+parts='libm libdl librt libpthread libutil libresolv libanl libnss_dns libnss_files libgcc_s libstdc++ libatomic'
+wheels=$(for part in $parts; do ldconfig -p | sed -n "s,.*[[:space:]]$part\\.so\\.[0-9]* .*=> ,,p"; done | sort -u)
 # shellcheck disable=SC2046,SC2086  # lists of paths without spaces
-put $(needs "$python" "$stdlib"/lib-dynload/*.so $cxx) $cxx
+put $(needs "$python" "$stdlib"/lib-dynload/*.so $wheels) $wheels
 put /usr/share/zoneinfo/UTC
 python3 -m compileall -q -j 0 -s "$root" --invalidation-mode unchecked-hash "$root$stdlib"
 
