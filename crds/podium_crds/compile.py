@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from podium_crds.assignment import (
     MAX_ASSIGNMENT_BYTES,
+    MAX_REVISION_BYTES,
     Artifact,
     Assignment,
     Batching,
@@ -32,10 +33,13 @@ def credentials_path(secret: str) -> str:
 def compile_revision(
     record: RevisionRecord, digests: Mapping[str, str] | None = None, *, load_timeout_seconds: int = 600
 ) -> Revision:
-    """The revision as a pod loads it. `digests` by member name pins what the record does not pin yet."""
+    """The revision as a pod loads it. `digests` by member name pins what the record does not pin yet.
+
+    Raises AssignmentTooLargeError above 240 KiB, so that a swap, which needs two revisions at once, is never stuck.
+    """
     pinned = {**(digests or {}), **record.digests}
     timeout = record.serving.timeout_seconds
-    return Revision(
+    revision = Revision(
         name=record.name,
         version=record.version,
         members=tuple(
@@ -44,6 +48,9 @@ def compile_revision(
         graph=record.graph,
         timeout_seconds=timeout,
     )
+    if (size := json_bytes(revision.wire())) > MAX_REVISION_BYTES:
+        raise AssignmentTooLargeError(f"revision {record.name}", size, MAX_REVISION_BYTES)
+    return revision
 
 
 def compile_assignment(  # noqa: PLR0913 (one keyword for each field of the assignment that is not compiled)
@@ -80,7 +87,7 @@ def compile_assignment(  # noqa: PLR0913 (one keyword for each field of the assi
         drain=drain or DrainPolicy(),
     )
     if (size := json_bytes(assignment.wire())) > MAX_ASSIGNMENT_BYTES:
-        raise AssignmentTooLargeError(size, MAX_ASSIGNMENT_BYTES)
+        raise AssignmentTooLargeError(f"the assignment of {resource_ref.name}", size, MAX_ASSIGNMENT_BYTES)
     return assignment
 
 

@@ -41,14 +41,14 @@ class ReferenceNotFoundError(CrdsError):
 
 
 class AssignmentTooLargeError(CrdsError):
-    """A compiled assignment is larger than a ConfigMap should carry. Maps to reason InvalidSpec."""
+    """A compiled revision or assignment is larger than a ConfigMap should carry. Maps to reason InvalidSpec."""
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, subject: str, size: int, limit: int) -> None:
         self.size = size
         self.limit = limit
         super().__init__(
-            f"the compiled assignment is {size} bytes, the limit is {limit}: shorten warmup requests, smoke tests, "
-            "parameters or configmap:// files, or put files into an artifact store"
+            f"{subject} compiles to {size} bytes, the limit is {limit} (a swap needs two revisions in one ConfigMap): "
+            "shorten warm-up requests, smoke tests and parameters, or move configmap:// files into an artifact store"
         )
 
 

@@ -28,7 +28,7 @@ from podium_crds.tensors import TensorSpec
 _SOURCE_PATTERN = (
     r"^((s3|https|http)://[^/ ?#]+/[^ #]+|file:///[^ ]+|configmap://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._]+)?)$"
 )
-MAX_TENSORS = 32
+MAX_TENSORS = 64
 MAX_INLINE_BYTES = 32 * 1024
 """Largest open JSON object in a resource, such as the parameters or the warm-up requests of a model."""
 

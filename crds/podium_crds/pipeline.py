@@ -15,7 +15,11 @@ from podium_crds.serving import ServingSpec
 from podium_crds.status import ServingStatus
 from podium_crds.tensors import TensorName
 
-MAX_STEP_INPUTS = 16
+MAX_STEP_INPUTS = 32
+MAX_EDGES = 256
+"""Inputs of all steps together."""
+MAX_DECLARED_TENSORS = 256
+"""Inputs and outputs that all inline members together may declare."""
 MAX_OUTPUTS = 32
 
 SourceExpression = Annotated[
@@ -127,6 +131,11 @@ def _outputs_name_steps(spec: "InferencePipelineSpec") -> bool:
     return all(output.source.split(".", 1)[0] in known for output in spec.outputs)
 
 
+def _declared_tensors(spec: "InferencePipelineSpec") -> int:
+    inline = [member.inline for member in spec.models if member.inline is not None]
+    return sum(len(definition.inputs) + len(definition.outputs) for definition in inline)
+
+
 class InferencePipelineSpec(ServingSpec):
     """The models, how values flow between them, and the pods that run them."""
 
@@ -146,6 +155,19 @@ class InferencePipelineSpec(ServingSpec):
     """Colocated: all members in each pod, tensors move through shared memory."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"self.steps.map(step, size(step.inputs)).sum() <= {MAX_EDGES}",
+            message=f"the steps have more than {MAX_EDGES} inputs together: hand values on in fewer, larger tensors",
+            holds=lambda spec: sum(len(step.inputs) for step in spec.steps) <= MAX_EDGES,
+        ),
+        Rule(
+            cel="self.models.map(member, (has(member.inline) && has(member.inline.inputs) ? size(member.inline.inputs) "
+            ": 0) + (has(member.inline) && has(member.inline.outputs) ? size(member.inline.outputs) : 0)).sum() "
+            f"<= {MAX_DECLARED_TENSORS}",
+            message=f"the inline models declare more than {MAX_DECLARED_TENSORS} inputs and outputs together: leave "
+            "out the declarations of some, or use fewer, larger tensors",
+            holds=lambda spec: _declared_tensors(spec) <= MAX_DECLARED_TENSORS,
+        ),
         Rule(
             cel="self.steps.all(step, self.models.exists(member, member.name == step.model))",
             message="a step calls a model that is not listed: add it under models, or correct the step's model",

@@ -1,0 +1,118 @@
+"""The largest legal object of each kind: every list as long, and every name as wide, as the schema allows.
+
+Open objects (parameters, requests, affinity) are not filled: their bound is that of the whole assignment.
+"""
+
+from typing import Any
+
+from tests.crds.builders import DIGEST, JsonObject, a_resource
+
+from podium_crds.assignment import ResourceKind
+from podium_crds.base import MAX_RESOURCE_NAME
+from podium_crds.graph import MAX_MEMBERS, MAX_STEPS
+from podium_crds.model import MAX_TENSORS
+from podium_crds.pipeline import MAX_DECLARED_TENSORS, MAX_EDGES, MAX_OUTPUTS
+from podium_crds.tensors import MAX_DIMS
+
+NAME = "n" * MAX_RESOURCE_NAME
+_WIDEST_DIM = 2**31 - 1
+
+
+def largest_model() -> JsonObject:
+    """An InferenceModel."""
+    return a_resource(ResourceKind.MODEL, NAME, {**_definition("m", MAX_TENSORS), **_serving()})
+
+
+def largest_pipeline() -> JsonObject:
+    """An InferencePipeline in which each step needs the values of the one before."""
+    members = [_wide("m", i, 63) for i in range(MAX_MEMBERS)]
+    steps = [_wide("s", i, 63) for i in range(MAX_STEPS)]
+    return a_resource(
+        ResourceKind.PIPELINE,
+        NAME,
+        {
+            "version": "v" * 63,
+            "models": [
+                {"name": name, "inline": _definition("m", MAX_DECLARED_TENSORS // MAX_MEMBERS // 2)} for name in members
+            ],
+            "steps": [
+                {
+                    "name": name,
+                    "model": members[i % MAX_MEMBERS],
+                    "inputs": [
+                        {"name": _wide("t", k, 63), "from": f"{steps[i - 1] if i else 'request'}.{_wide('t', k, 63)}"}
+                        for k in range(MAX_EDGES // MAX_STEPS)
+                    ],
+                    "when": {"from": f"request.{_wide('w', i, 63)}", "equals": "e" * 63},
+                    "timeoutSeconds": 3600,
+                    "retries": 10,
+                }
+                for i, name in enumerate(steps)
+            ],
+            "outputs": [
+                {"name": _wide("o", k, 63), "from": f"{steps[-1]}.{_wide('t', k % 4, 63)}"} for k in range(MAX_OUTPUTS)
+            ],
+            **_serving(),
+        },
+    )
+
+
+def _definition(seed: str, tensors_each_way: int) -> JsonObject:
+    tensors = [
+        {"name": _wide("t", i, 63), "dtype": "UINT16", "shape": [-1, *[_WIDEST_DIM] * (MAX_DIMS - 1)], "optional": True}
+        for i in range(tensors_each_way)
+    ]
+    return {
+        "version": "v" * 63,
+        "source": {
+            "uri": _wide("s3://bucket/key", 0, 1024),
+            "digest": DIGEST,
+            "credentialsSecretRef": {"name": "c" * 253},
+        },
+        "engine": "Torch",
+        "torch": {
+            "entrypoint": f"{_wide(seed, 0, 200)}:build",
+            "dtype": "FP32",
+            "device": "Cuda",
+            "compile": True,
+            "threads": 256,
+        },
+        "inputs": tensors,
+        "outputs": tensors,
+        "batching": {"maxBatchSize": 4096, "maxDelayMicroseconds": 10_000_000, "maxQueueSize": 65536},
+        "instances": 64,
+        "idempotent": True,
+        "warmup": {"requests": [{"t": 1}] * 16, "timeoutSeconds": 86400},
+        "smokeTest": {"request": {"t": 1}, "expect": {"t": 1}, "tolerance": "999999999.999999999"},
+    }
+
+
+def _serving() -> JsonObject:
+    many: dict[str, Any] = {_wide("k", i, 63): "v" * 63 for i in range(64)}
+    return {
+        "replicas": 1000,
+        "timeoutSeconds": 3600,
+        "runtime": {"image": "i" * 512, "imagePullPolicy": "Always"},
+        "resources": {
+            "limits": {_wide("r", i, 253): "1" * 30 + "Gi" for i in range(32)},
+            "requests": {_wide("r", i, 253): "1" * 30 + "Gi" for i in range(32)},
+        },
+        "nodeSelector": many,
+        "affinity": {"nodeAffinity": {}},
+        "tolerations": [{"key": _wide("t", i, 63)} for i in range(32)],
+        "topologySpreadConstraints": [{"topologyKey": _wide("t", i, 63)} for i in range(16)],
+        "priorityClassName": "p" * 253,
+        "runtimeClassName": "r" * 253,
+        "serviceAccountName": "s" * 253,
+        "imagePullSecrets": [{"name": _wide("s", i, 253)} for i in range(16)],
+        "env": [{"name": _wide("E", i, 253), "value": "v"} for i in range(128)],
+        "volumes": [{"name": _wide("v", i, 63), "emptyDir": {}} for i in range(32)],
+        "volumeMounts": [{"name": _wide("v", i, 63), "mountPath": _wide("/v", i, 1024)} for i in range(32)],
+        "podMetadata": {"labels": many, "annotations": {_wide("a", i, 63): "v" * 63 for i in range(64)}},
+        "sharedMemory": {"arenaBytes": 1 << 40},
+        "rollout": {"strategy": "Recreate", "allowRecreate": True, "maxSurge": 100, "maxUnavailable": 100},
+    }
+
+
+def _wide(prefix: str, number: int, width: int) -> str:
+    return f"{prefix}{number:0{width - len(prefix)}d}"
