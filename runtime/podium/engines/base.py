@@ -73,16 +73,14 @@ def resolve_entrypoint(entrypoint: str, artifact_dir: Path) -> Any:
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
         importlib.invalidate_caches()
-    if (
-        not any((root / Path(*module_name.split("."))).with_suffix(".py").is_file() for _ in (0,))
-        and not (root / Path(*module_name.split(".")) / "__init__.py").is_file()
-    ):
+    path = root.joinpath(*module_name.split("."))
+    if not (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()):
         raise LoadError(f"entrypoint {entrypoint!r}: the artifact has no module {module_name!r}{_python_files(root)}")
     module = importlib.import_module(module_name)
     origin = getattr(module, "__file__", None)
     if origin is None or root not in Path(origin).resolve().parents:
         raise LoadError(
-            f"entrypoint {entrypoint!r}: a module {module_name!r} from outside the artifact was loaded before; rename it"
+            f"entrypoint {entrypoint!r}: another module {module_name!r} is loaded already, from outside the artifact"
         )
     try:
         return getattr(module, attribute)

@@ -1,6 +1,7 @@
 """The Python engine: a class with `load`, `infer` or `infer_batch`, and `unload`. See podium.sdk.model.Model."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,7 @@ def _per_request(inputs: dict[str, NDArray[Any]], rows: tuple[int, ...]) -> list
     if len(rows) <= 1:
         return [inputs]
     bounds = np.cumsum((0, *rows)).tolist()
-    spans = list(zip(bounds, bounds[1:], strict=False))
-    return [{name: array[start:end] for name, array in inputs.items()} for start, end in spans]
+    return [{name: array[start:end] for name, array in inputs.items()} for start, end in pairwise(bounds)]
 
 
 def _check_rows(answer: Arrays, rows: int) -> None:

@@ -142,7 +142,7 @@ class TorchEngine:
                 value = value.to(wanted)
             elif value.dtype == torch.bfloat16:
                 value = value.to(torch.float32)
-        array: NDArray[Any] = value.detach().cpu().contiguous().numpy()
+        array: NDArray[Any] = value.cpu().contiguous().numpy()  # type: ignore[attr-defined]
         return array
 
 
@@ -168,7 +168,7 @@ def assign_mapped(module: torch.nn.Module, weights: Path) -> None:
     empty = sorted(name for name, tensor in _all_tensors(module) if tensor.is_meta)
     if empty or unexpected:
         raise LoadError(
-            f"{WEIGHTS} does not fit the module: no weights for {_some(empty or missing)}, no place for {_some(unexpected)}"
+            f"{WEIGHTS} does not fit: no weights for {_some(empty or missing)}, no place for {_some(unexpected)}"
         )
 
 

@@ -9,7 +9,8 @@ from podium.errors import ProtocolError
 MAX_BOOTSTRAP_BYTES = 4 << 20
 ARENA_FD = 3
 BOOTSTRAP_FD = 4
-"""Numbers under which a spawned worker finds its two descriptors."""
+JOURNAL_FD = 5
+"""Numbers under which a spawned worker finds its three descriptors."""
 
 
 class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,7 +4,6 @@
 |---|---|---|
 | worker → front end | Hello | I am connected; here is my token |
 | | Ready, LoadFailed | the model is loaded, or why not |
-| | Started | the model may have begun on this batch |
 | | Reply, Failure | outputs of a batch, or what the model raised |
 | | Need | the granted slot is too small; answered by Grant |
 | front end → worker | Dispatch | a batch, with the slot for its outputs |
@@ -12,6 +11,8 @@
 | | Cancel | these batches are wanted by nobody any more |
 | | Drain | answer what is in your hands; nothing more will come |
 | | Stop | unload and exit |
+
+That a batch was begun is no message: see podium.ipc.journal.
 """
 
 from typing import Annotated, TypeVar
@@ -58,12 +59,6 @@ class LoadFailed(_Message, frozen=True, tag="load_failed"):
     """The model did not load; the worker exits next."""
 
     message: Text
-
-
-class Started(_Message, frozen=True, tag="started"):
-    """The worker has the batch in hand: from now on its death means that work may have been done."""
-
-    batch: Count
 
 
 class Need(_Message, frozen=True, tag="need"):
@@ -118,7 +113,7 @@ class Stop(_Message, frozen=True, tag="stop"):
     """Unload the model and exit 0."""
 
 
-FromWorker = Hello | Ready | LoadFailed | Started | Need | Reply | Failure
+FromWorker = Hello | Ready | LoadFailed | Need | Reply | Failure
 ToWorker = Dispatch | Grant | Cancel | Drain | Stop
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -28,7 +28,7 @@ class ArenaView:
 
     @classmethod
     def attach(cls, fd: int, expected_bytes: int) -> Self:
-        """Maps the arena behind `fd` and closes it. Raises DescriptorError where it is not sealed or of another size."""
+        """Maps the arena behind `fd` and closes it. Raises DescriptorError: not sealed, or not that size."""
         try:
             if os.fstat(fd).st_size != expected_bytes or fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
                 raise DescriptorError(f"the arena is not a sealed mapping of {expected_bytes} bytes")

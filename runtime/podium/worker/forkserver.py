@@ -1,7 +1,7 @@
 """The fork server: imports an engine's libraries once, then forks workers from itself. Single-threaded, no CUDA.
 
-Control socket on descriptor 3, a stream. From the front end: one byte with two descriptors attached (arena, bootstrap).
-Back: four bytes, the worker's pid; first of all four zero bytes, sent when the imports are done. Workers are forked
+Control socket on descriptor 3, a stream. In: one byte with three descriptors (arena, bootstrap, journal).
+Out: four bytes, the worker's pid; first of all four zero bytes, sent when the imports are done. Workers are forked
 twice, so that the front end (a subreaper) adopts them and gets their exit status.
 """
 
@@ -45,18 +45,18 @@ def serve(control: socket.socket) -> None:
     """Answers requests in order."""
     control.sendall(bytes(4))
     while True:
-        request, fds, _, _ = socket.recv_fds(control, 1, 2)
+        request, fds, _, _ = socket.recv_fds(control, 1, 3)
         if not request:
             return
-        if len(fds) != 2:
-            sys.exit(f"a fork request with {len(fds)} descriptors, expected 2")
-        pid = fork_twice(control, fds[0], fds[1])
+        if len(fds) != 3:
+            sys.exit(f"a fork request with {len(fds)} descriptors, expected 3")
+        pid = fork_twice(control, fds)
         for fd in fds:
             os.close(fd)
         control.sendall(pid.to_bytes(4, "little"))
 
 
-def fork_twice(control: socket.socket, arena_fd: int, bootstrap_fd: int) -> int:
+def fork_twice(control: socket.socket, fds: list[int]) -> int:
     """Pid of a new worker whose parent is about to be the front end."""
     read_end, write_end = os.pipe()
     middle = os.fork()
@@ -66,7 +66,7 @@ def fork_twice(control: socket.socket, arena_fd: int, bootstrap_fd: int) -> int:
             os.close(read_end)
             os.close(write_end)
             control.close()
-            become_worker(arena_fd, bootstrap_fd)
+            become_worker(fds)
         os.write(write_end, worker.to_bytes(4, "little"))
         os._exit(0)
     os.close(write_end)
@@ -76,7 +76,7 @@ def fork_twice(control: socket.socket, arena_fd: int, bootstrap_fd: int) -> int:
     return pid
 
 
-def become_worker(arena_fd: int, bootstrap_fd: int) -> None:
+def become_worker(fds: list[int]) -> None:
     """Never returns."""
     status = 1
     try:
@@ -85,8 +85,8 @@ def become_worker(arena_fd: int, bootstrap_fd: int) -> None:
 
         from podium.worker.main import run_worker
 
-        np.random.seed()  # noqa: NPY002 - the legacy generator's state was copied by the fork
-        status = run_worker(arena_fd, bootstrap_fd)
+        np.random.seed()  # the legacy generator's state was copied by the fork
+        status = run_worker(*fds)
     except BaseException:  # noqa: BLE001 - nothing may climb into the fork server's frames
         sys.excepthook(*sys.exc_info())
     finally:

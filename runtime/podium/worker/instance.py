@@ -8,14 +8,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from podium.engines.base import Engine, EngineBatch
-from podium.errors import InvalidInput, ModelError, PodiumError
+from podium.errors import InvalidInput, ModelError
 from podium.ipc.channel import Payloads
 from podium.ipc.descriptor import MAX_TENSORS, Inline, SlotRange, TensorRef, aligned
 from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch, Reply
 from podium.ipc.tensor import Tensor
 from podium.ipc.view import ArenaView, describe
 from podium_crds.assignment import Member
-from podium_crds.tensors import DType
 
 Asker = Callable[[int, int], SlotRange | None]
 """(batch, bytes) → a larger grant, or None where the arena has no room."""
@@ -92,12 +91,3 @@ def _inline(outputs: Mapping[str, Tensor]) -> tuple[dict[str, TensorRef], list[b
         name: Inline(frame, tensor.dtype, tensor.shape) for frame, (name, tensor) in enumerate(outputs.items())
     }
     return refs, [bytes(tensor.data) for tensor in outputs.values()]
-
-
-class EngineUnavailable(PodiumError):  # noqa: N818
-    """The worker has no such engine."""
-
-
-def takes_text(member: Member) -> bool:
-    """True where an input of the member is BYTES."""
-    return any(spec.dtype is DType.BYTES for spec in member.inputs)

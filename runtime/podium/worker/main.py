@@ -13,9 +13,10 @@ from pathlib import Path
 
 from podium.engines.base import Engine, context_of, user_error
 from podium.errors import MAX_MESSAGE_CHARS, ModelError, PodiumError, ProtocolError, clipped
-from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, Bootstrap, read_bootstrap
+from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
 from podium.ipc.channel import Payloads, WorkerChannel
 from podium.ipc.descriptor import SlotRange
+from podium.ipc.journal import Journal
 from podium.ipc.protocol import (
     Cancel,
     Dispatch,
@@ -26,7 +27,6 @@ from podium.ipc.protocol import (
     LoadFailed,
     Need,
     Ready,
-    Started,
     Stop,
     ToWorker,
 )
@@ -45,11 +45,16 @@ EXIT_PROTOCOL = 4
 class Stopped(Exception):  # noqa: N818
     """Stop arrived, or the front end is gone."""
 
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
 
 class Worker:
     """The loop of one worker process."""
 
-    def __init__(self, bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView) -> None:
+    def __init__(self, bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal: Journal) -> None:
+        self._journal = journal
         self._bootstrap = bootstrap
         self._channel = channel
         self._view = view
@@ -70,7 +75,7 @@ class Worker:
                 self._step(instance)
         except Stopped as stopped:
             instance.engine.unload()
-            return stopped.args[0]
+            return stopped.status
 
     def _load(self) -> tuple[Instance, float]:
         started = time.perf_counter()
@@ -89,11 +94,12 @@ class Worker:
             self._note(message)
 
     def _run(self, instance: Instance, dispatch: Dispatch, payloads: Payloads) -> None:
+        self._peek()
         if dispatch.batch in self._cancelled:
             self._cancelled.discard(dispatch.batch)
             self._channel.send(Failure(dispatch.epoch, dispatch.batch, "cancelled before it began"))
             return
-        self._channel.send(Started(dispatch.epoch, dispatch.batch))
+        self._journal.begin(dispatch.batch)
         try:
             reply, frames = instance.run(dispatch, payloads, self._ask)
         except (ModelError, ProtocolError) as error:
@@ -117,6 +123,11 @@ class Worker:
         if received[0].epoch != self._bootstrap.epoch:
             raise ProtocolError(f"a message of epoch {received[0].epoch} for epoch {self._bootstrap.epoch}")
         return received
+
+    def _peek(self) -> None:
+        """Takes in what arrived behind the dispatch: it may have been cancelled meanwhile."""
+        while (received := self._channel.receive(0)) is not None:
+            self._note(received[0])
 
     def _note(self, message: ToWorker) -> None:
         if isinstance(message, Stop):
@@ -155,8 +166,8 @@ def exit_status(error: BaseException) -> int:
     return EXIT_LOAD_FAILED
 
 
-def run_worker(arena_fd: int, bootstrap_fd: int) -> int:
-    """A worker's whole life in this process. Takes over both descriptors; returns the exit status."""
+def run_worker(arena_fd: int, bootstrap_fd: int, journal_fd: int) -> int:
+    """A worker's whole life in this process. Takes over the descriptors; returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     bootstrap = read_bootstrap(bootstrap_fd)
@@ -164,7 +175,7 @@ def run_worker(arena_fd: int, bootstrap_fd: int) -> int:
     view = ArenaView.attach(arena_fd, bootstrap.arena_bytes)
     channel = WorkerChannel.connect(bootstrap.endpoint, bootstrap.peer, parent_fd)
     try:
-        return Worker(bootstrap, channel, view).serve()
+        return Worker(bootstrap, channel, view, Journal(journal_fd)).serve()
     except ProtocolError as error:
         print(f"podium worker: {error}", file=sys.stderr)
         return EXIT_PROTOCOL
@@ -174,7 +185,7 @@ def run_worker(arena_fd: int, bootstrap_fd: int) -> int:
 
 def main() -> None:
     """Runs the worker and ends the process without waiting for threads that the model left behind."""
-    status = run_worker(ARENA_FD, BOOTSTRAP_FD)
+    status = run_worker(ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,0 +1,50 @@
+"""How many bytes a batch's outputs will take: from the declared shapes, else from what the model returned before."""
+
+from dataclasses import dataclass
+from math import prod
+
+from podium.ipc.descriptor import ALIGNMENT, aligned
+from podium.ipc.tensor import NUMPY_DTYPES
+from podium_crds.tensors import DType, TensorSpec
+
+HEADROOM = 1.25
+"""Over the largest recent bytes per row: cheaper than a round trip for a slightly longer answer."""
+DECAY = 0.98
+"""Per batch, so that one huge answer is forgotten after about a hundred others."""
+
+
+@dataclass(slots=True)
+class OutputSize:
+    """Estimates the outputs of one model in bytes."""
+
+    declared: int | None
+    """Bytes per row of all outputs together; None where a shape is open."""
+    tensors: int
+    _per_row: float = 0.0
+
+    @classmethod
+    def of(cls, outputs: tuple[TensorSpec, ...]) -> "OutputSize":
+        """From a member's contract."""
+        sizes = [_row_bytes(spec) for spec in outputs]
+        known = [size for size in sizes if size is not None]
+        closed = bool(sizes) and len(known) == len(sizes)
+        return cls(sum(known) if closed else None, max(1, len(sizes)))
+
+    def estimate(self, rows: int) -> int:
+        """Bytes to grant for a batch of `rows`; 0 where nothing is known yet."""
+        padding = self.tensors * ALIGNMENT
+        if self.declared is not None:
+            return self.declared * rows + padding
+        return aligned(round(self._per_row * HEADROOM * rows)) + padding if self._per_row else 0
+
+    def observe(self, rows: int, nbytes: int, tensors: int) -> None:
+        """A batch's outputs took `nbytes`."""
+        self.tensors = max(self.tensors, tensors)
+        self._per_row = max(nbytes / max(1, rows), self._per_row * DECAY)
+
+
+def _row_bytes(spec: TensorSpec) -> int | None:
+    trailing = spec.shape[1:]
+    if spec.dtype is DType.BYTES or -1 in trailing:
+        return None
+    return prod(trailing) * NUMPY_DTYPES[spec.dtype].itemsize

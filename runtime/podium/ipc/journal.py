@@ -1,0 +1,32 @@
+"""Which batch a worker began last, in a file that outlives it. Decides between asking again and giving up.
+
+A message could not say it: ZeroMQ sends from a thread of its own, so that a model that crashes in its first
+microseconds takes the word "started" with it, and a request that kills workers would be tried for ever. A write to a
+memfd is complete when it returns, and the front end reads it only after a death: no message, no wake-up per batch.
+"""
+
+import os
+from struct import Struct
+
+_BATCH = Struct("<Q")
+
+
+def create_journal() -> int:
+    """A descriptor for one life of a worker. The caller closes its copy."""
+    return os.memfd_create("podium-journal", os.MFD_CLOEXEC)
+
+
+class Journal:
+    """One side's access; the descriptor stays its owner's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def begin(self, batch: int) -> None:
+        """From now on the worker's death means that work may have been done on this batch."""
+        os.pwrite(self._fd, _BATCH.pack(batch), 0)
+
+    def last(self) -> int | None:
+        """The batch begun last, None where there was none."""
+        data = os.pread(self._fd, _BATCH.size, 0)
+        return _BATCH.unpack(data)[0] if len(data) == _BATCH.size else None

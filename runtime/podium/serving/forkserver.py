@@ -1,0 +1,162 @@
+"""The front end's side of the fork server: starts it, asks it for workers, starts it again when it has died.
+
+A worker belongs to the front end from its birth, so that a dead fork server harms none. Where it cannot be had, workers
+are spawned: slower, and with the libraries in memory once per worker.
+"""
+
+import asyncio
+import os
+import random
+import socket
+from typing import Self
+
+from podium.errors import PodiumError
+from podium.serving.process import ChildProcess, described_exit, spawn, thread_environment
+from podium.telemetry.logging import get_logger
+from podium_crds.assignment import EngineKind
+
+log = get_logger(__name__)
+
+CONTROL_FD = 3
+IMPORT_TIMEOUT_S = 120.0
+"""Importing torch from a cold disk takes tens of seconds."""
+FORK_TIMEOUT_S = 10.0
+MAX_BACKOFF_S = 60.0
+
+
+class ForkServerUnavailable(PodiumError):  # noqa: N818
+    """No fork server now; spawn the worker."""
+
+
+class ForkServer:
+    """One life of the fork server of one engine kind."""
+
+    def __init__(self, kind: EngineKind, process: ChildProcess, control: socket.socket) -> None:
+        """Use `start`."""
+        self.kind = kind
+        self.process = process
+        self._control = control
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, kind: EngineKind) -> Self:
+        """Returns when its libraries are imported. Raises ForkServerUnavailable."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        with theirs:
+            arguments = ("-m", "podium.worker.forkserver", kind.value, str(os.getpid()))
+            process = spawn(arguments, {CONTROL_FD: theirs.fileno()}, thread_environment(1))
+        server = cls(kind, process, ours)
+        try:
+            await server._answer(IMPORT_TIMEOUT_S)
+        except BaseException:
+            await server.stop()
+            raise
+        return server
+
+    async def fork(self, fds: tuple[int, int, int]) -> ChildProcess:
+        """A new worker with these descriptors (arena, bootstrap, journal). Raises ForkServerUnavailable."""
+        async with self._turn:
+            try:
+                socket.send_fds(self._control, [b"f"], list(fds))
+            except OSError as error:
+                raise ForkServerUnavailable(f"the fork server takes no requests: {error}") from error
+            pid = await self._answer(FORK_TIMEOUT_S)
+        return ChildProcess(pid)
+
+    async def stop(self) -> None:
+        """Ends it; workers stay."""
+        self._control.close()
+        self.process.kill()
+        await self.process.exited
+
+    async def _answer(self, timeout_s: float) -> int:
+        loop = asyncio.get_running_loop()
+        data = b""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while len(data) < 4:
+                    chunk = await loop.sock_recv(self._control, 4 - len(data))
+                    if not chunk:
+                        status = await self.process.exited
+                        raise ForkServerUnavailable(f"the fork server ended with {described_exit(status)}")
+                    data += chunk
+        except (TimeoutError, OSError) as error:
+            self.process.kill()
+            raise ForkServerUnavailable(f"the fork server does not answer: {error!r}") from error
+        return int.from_bytes(data, "little")
+
+
+class ForkServers:
+    """At most one fork server per engine kind, started at the first need and again, backed off, after a death."""
+
+    def __init__(self) -> None:
+        self._starting: dict[EngineKind, asyncio.Task[ForkServer]] = {}
+        self._failures: dict[EngineKind, int] = {}
+        self._not_before: dict[EngineKind, float] = {}
+        self._closing = False
+
+    async def fork(self, kind: EngineKind, fds: tuple[int, int, int]) -> ChildProcess:
+        """A worker from the fork server of that kind. Raises ForkServerUnavailable."""
+        server = await self._server(kind)
+        try:
+            return await server.fork(fds)
+        except ForkServerUnavailable:
+            self._forget(kind, server)
+            raise
+
+    def pid(self, kind: EngineKind) -> int | None:
+        """Pid of the fork server of that kind, None where none is up."""
+        task = self._starting.get(kind)
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result().process.pid
+
+    async def close(self) -> None:
+        """Ends all of them."""
+        self._closing = True
+        for task in list(self._starting.values()):
+            if not task.done():
+                task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(result, ForkServer):
+                await result.stop()
+        self._starting.clear()
+
+    async def _server(self, kind: EngineKind) -> ForkServer:
+        task = self._starting.get(kind)
+        if task is None:
+            if self._closing or asyncio.get_running_loop().time() < self._not_before.get(kind, 0.0):
+                raise ForkServerUnavailable("the fork server failed a moment ago")
+            task = asyncio.create_task(self._start(kind), name=f"fork-server-{kind.value}")
+            self._starting[kind] = task
+        try:
+            return await asyncio.shield(task)
+        except ForkServerUnavailable as error:
+            if self._starting.get(kind) is task:
+                log.warning("fork_server_unavailable", engine=kind.value, message=str(error))
+                self._forget(kind, None)
+            raise
+
+    async def _start(self, kind: EngineKind) -> ForkServer:
+        server = await ForkServer.start(kind)
+        server.process.exited.add_done_callback(lambda _: self._forget(kind, server))
+        log.info("fork_server_started", engine=kind.value, pid=server.process.pid)
+        return server
+
+    def _forget(self, kind: EngineKind, server: ForkServer | None) -> None:
+        """Drops a fork server that is of no use, and allows the next one after a while."""
+        task = self._starting.get(kind)
+        if task is None or self._closing:
+            return
+        if server is not None and not (task.done() and not task.cancelled() and task.exception() is None):
+            return
+        if server is not None and task.result() is not server:
+            return
+        del self._starting[kind]
+        failures = self._failures[kind] = self._failures.get(kind, 0) + 1
+        delay = 0.0 if failures == 1 else min(MAX_BACKOFF_S, 0.5 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
+        self._not_before[kind] = asyncio.get_running_loop().time() + delay
+        if server is not None:
+            server.process.kill()
+            log.warning("fork_server_lost", engine=kind.value, pid=server.process.pid, retry_in_s=round(delay, 3))

@@ -1,0 +1,151 @@
+"""`PodResources`: what all worker groups of a pod share. Opened once, by the wiring."""
+
+import asyncio
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+from podium.errors import WorkerLoadError
+from podium.ipc.arena import Arena
+from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, write_bootstrap
+from podium.ipc.channel import Broker
+from podium.serving.forkserver import ForkServers, ForkServerUnavailable
+from podium.serving.process import ChildProcess, become_subreaper, spawn, thread_environment
+from podium.serving.reaper import Reaper
+from podium.telemetry.logging import get_logger
+from podium_crds.assignment import EngineKind, EngineSpec
+from podium_crds.reasons import Reason
+
+log = get_logger(__name__)
+
+INLINE_BYTES = 8192
+"""Tensors of a batch up to this size in all travel in the message: below it a copy costs less than a slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodOptions:
+    """Choices that tests and `podium serve` make."""
+
+    inline_bytes: int = INLINE_BYTES
+    debug_arena: bool = False
+    """Fill freed slots with 0xDB."""
+    use_fork_server: bool = True
+
+
+class PodResources:
+    """Arena, broker, fork servers and devices of one pod. Used from one event loop."""
+
+    def __init__(self, arena: Arena, broker: Broker, options: PodOptions, devices: tuple[str, ...]) -> None:
+        """Use `open`."""
+        self.arena = arena
+        self.broker = broker
+        self.options = options
+        self.devices = devices
+        """`cuda:N` for each GPU of the pod; empty on a pod without."""
+        self.fork_servers = ForkServers()
+        self._children: dict[int, ChildProcess] = {}
+        self._peers = count(1)
+        self._next_device = 0
+        self._reaper = asyncio.create_task(Reaper(self._waits_for).run(), name="reaper")
+
+    @classmethod
+    async def open(cls, arena_bytes: int, run_dir: Path, options: PodOptions | None = None) -> Self:
+        """Creates the arena (populated: 0.6 s per GiB) and binds the control socket in `run_dir`, made private.
+
+        Makes this process a subreaper. Raises OSError, or MemoryError where the arena does not fit.
+        """
+        options = options or PodOptions()
+        become_subreaper()
+        arena = await asyncio.to_thread(Arena.create, arena_bytes, debug=options.debug_arena)
+        try:
+            broker = Broker.open(run_dir)
+        except BaseException:
+            arena.close()
+            raise
+        log.info("pod_resources_opened", arena_bytes=arena.size_bytes, devices=cuda_devices())
+        return cls(arena, broker, options, cuda_devices())
+
+    async def close(self) -> None:
+        """Ends fork servers and gives memory and socket back. Worker groups are stopped before."""
+        self._reaper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reaper
+        await self.fork_servers.close()
+        for child in list(self._children.values()):
+            child.kill()
+            await child.exited
+        self.broker.close()
+        self.arena.close()
+
+    def new_peer(self, name: str, epoch: int) -> bytes:
+        """A ZeroMQ identity that no worker of this pod had before."""
+        return f"{name[:40]}:{epoch}:{next(self._peers)}".encode()
+
+    def new_token(self) -> bytes:
+        """What one worker says hello with."""
+        return secrets.token_bytes(16)
+
+    def place(self, engine: EngineSpec) -> str:
+        """The device of the next instance: round robin over the pod's GPUs. Raises WorkerLoadError without one."""
+        if engine.device == "Cpu" or (engine.device == "Auto" and not self.devices):
+            return "cpu"
+        if not self.devices:
+            raise WorkerLoadError(Reason.INSUFFICIENT_GPU, "engine.device is Cuda, and this pod has no GPU")
+        device = self.devices[self._next_device % len(self.devices)]
+        self._next_device += 1
+        return device
+
+    async def launch(self, engine: EngineSpec, bootstrap: Bootstrap, journal_fd: int) -> ChildProcess:
+        """A worker process, forked where that is safe, else spawned. Raises OSError. `journal_fd` stays the caller's.
+
+        Where the caller is cancelled meanwhile, the process is killed as soon as it is there.
+        """
+        task = asyncio.create_task(self._launch(engine, bootstrap, os.dup(journal_fd)), name="launch")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_kill_unwanted)
+            raise
+
+    async def _launch(self, engine: EngineSpec, bootstrap: Bootstrap, journal_fd: int) -> ChildProcess:
+        bootstrap_fd = write_bootstrap(bootstrap)
+        fds = (self.arena.fd, bootstrap_fd, journal_fd)
+        try:
+            child = await self._forked(engine, bootstrap.device, fds)
+            if child is None:
+                numbers = dict(zip((ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD), fds, strict=True))
+                child = spawn(("-m", "podium.worker.main"), numbers, thread_environment(engine.threads))
+        finally:
+            os.close(bootstrap_fd)
+            os.close(journal_fd)
+        self._children[child.pid] = child
+        child.exited.add_done_callback(lambda _: self._children.pop(child.pid, None))
+        return child
+
+    async def _forked(self, engine: EngineSpec, device: str, fds: tuple[int, int, int]) -> ChildProcess | None:
+        # CUDA does not survive a fork, and a library's thread pool is fixed when it is imported.
+        fits = device == "cpu" and (engine.kind is EngineKind.TORCH or engine.threads == 1)
+        if not (fits and self.options.use_fork_server):
+            return None
+        try:
+            return await self.fork_servers.fork(engine.kind, fds)
+        except ForkServerUnavailable:
+            return None
+
+    def _waits_for(self, pid: int) -> bool:
+        return pid in self._children or any(pid == self.fork_servers.pid(kind) for kind in EngineKind)
+
+
+def _kill_unwanted(task: asyncio.Task[ChildProcess]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().kill()
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """`cuda:N` for each NVIDIA device node of this container."""
+    nodes = [path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()]
+    return tuple(f"cuda:{index}" for index in range(len(nodes)))

@@ -1,0 +1,104 @@
+"""Child processes as the event loop sees them: spawned with named descriptors, their end told by a pidfd."""
+
+import asyncio
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+PR_SET_CHILD_SUBREAPER = 36
+_FIRST_FREE_FD = 64
+"""Sources are moved above this before they get their numbers, so that none is overwritten on the way."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class ChildProcess:
+    """A child of this process, its own session. Its exit status is collected here and nowhere else."""
+
+    def __init__(self, pid: int) -> None:
+        """Takes over a child that nobody waits for. Needs a running event loop."""
+        self.pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(pid)
+        self.exited: asyncio.Future[int | None] = self._loop.create_future()
+        """Exit status, negative for a signal; None where somebody else collected it."""
+        self._loop.add_reader(self._pidfd, self._collect)
+
+    @property
+    def alive(self) -> bool:
+        """False from the moment its end was seen."""
+        return not self.exited.done()
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signals the process, and with SIGKILL all of its process group. No effect on a dead one."""
+        if not self.alive:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+        if number == signal.SIGKILL:
+            self._kill_group()
+
+    def _collect(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._kill_group()  # before the pid is given back: its number still is the group's
+        status: int | None = None
+        with suppress(ChildProcessError):
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            if result is not None:
+                status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        os.close(self._pidfd)
+        self.exited.set_result(status)
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def spawn(arguments: Sequence[str], fds: Mapping[int, int], environment: Mapping[str, str]) -> ChildProcess:
+    """Starts this interpreter with `arguments`; `fds`: number in the child → descriptor here, which stays open here.
+
+    Isolated from the working directory (-P). Standard input is empty; output and errors go where this process's go.
+    """
+    moved = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for number, fd in fds.items()}
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        *((os.POSIX_SPAWN_DUP2, source, number) for number, source in moved.items()),
+    ]
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", *arguments],
+            {**os.environ, **environment},
+            file_actions=actions,
+            setsid=True,
+        )
+    finally:
+        for fd in moved.values():
+            os.close(fd)
+    return ChildProcess(pid)
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Variables that hold numeric libraries to `threads` threads from their import on, and unbuffer output."""
+    return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONUNBUFFERED": "1"}
+
+
+def become_subreaper() -> None:
+    """Makes this process the parent of descendants whose own parent ends, as PID 1 is already."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def described_exit(status: int | None) -> str:
+    """`status 3`, `SIGKILL`: how a process ended, in words."""
+    if status is None:
+        return "unknown status"
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

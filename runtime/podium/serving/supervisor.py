@@ -1,0 +1,304 @@
+"""Keeps one worker process of a model alive: start, watch, restart with back-off, stop.
+
+Each life of the process has an epoch, a ZeroMQ identity and a token of its own, so that late words of a dead one reach
+nobody. Who supervises learns of readiness, messages and deaths through `Events`.
+"""
+
+import asyncio
+import hmac
+import os
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from podium.errors import ProtocolError, WorkerLoadError
+from podium.ipc.bootstrap import Bootstrap
+from podium.ipc.channel import NoCredit, Payloads, PeerGone
+from podium.ipc.journal import Journal, create_journal
+from podium.ipc.lease import Holder
+from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stop, ToWorker
+from podium.serving.pod import PodResources
+from podium.serving.process import ChildProcess, described_exit
+from podium.telemetry.logging import get_logger
+from podium_crds.assignment import Artifact, Member
+from podium_crds.reasons import Reason
+
+log = get_logger(__name__)
+
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 30.0
+STABLE_AFTER_S = 60.0
+"""A life this long clears the count of failures."""
+CRASH_LOOP_FAILURES = 3
+KILL_TIMEOUT_S = 10.0
+"""The kernel ends a killed process at once, unless it is stuck in a driver."""
+LAST_WORDS_TIMEOUT_S = 1.0
+"""How long a dead worker's LoadFailed may take to be read."""
+
+
+class InstanceState(StrEnum):
+    """Where one worker process stands."""
+
+    LOADING = "Loading"
+    READY = "Ready"
+    BACKING_OFF = "BackingOff"
+    CRASH_LOOP = "CrashLoop"
+    STOPPED = "Stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What the owner of a supervisor wants to hear. Called on the event loop, must not block."""
+
+    ready: Callable[["Supervisor"], None]
+    message: Callable[["Supervisor", FromWorker, Payloads], None]
+    died: Callable[["Supervisor", str, int | None], None]
+    """(who, how it ended in words, the batch it had begun last). Called once per life that was ready."""
+
+
+@dataclass(slots=True)
+class _Life:
+    """One process of an instance."""
+
+    peer: bytes
+    token: bytes
+    process: ChildProcess
+    outcome: asyncio.Future[Ready]
+    known: bool = False
+    """True once it said hello with its token."""
+
+
+class Supervisor:
+    """One instance of a member."""
+
+    def __init__(self, member: Member, artifact_dir: Path, index: int, pod: PodResources, events: Events) -> None:
+        """Starts nothing; see `start`."""
+        self.name = f"{member.name}-{index}"
+        self.state = InstanceState.LOADING
+        self.restarts = 0
+        self.private_bytes = 0
+        self.shared_bytes = 0
+        self.epoch = 0
+        self._member = member
+        self._wire = member.model_copy(update={"artifact": Artifact(), "warmup": (), "smoke_test": None})
+        self._artifact_dir = artifact_dir
+        self._device = pod.place(member.engine)
+        self._pod = pod
+        self._events = events
+        self._life: _Life | None = None
+        self._failures = 0
+        self._kill_reason: str | None = None
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True while the worker takes batches."""
+        return self.state is InstanceState.READY
+
+    @property
+    def pid(self) -> int | None:
+        """Pid of the present process."""
+        return self._life.process.pid if self._life and self._life.process.alive else None
+
+    @property
+    def holder(self) -> Holder:
+        """In whose name leases of the present life are kept; groups of two revisions may have instances of one name."""
+        return Holder(self._life.peer.decode() if self._life else self.name, self.epoch)
+
+    async def start(self) -> None:
+        """Returns when the first life is ready. Raises WorkerLoadError; nothing is left then."""
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(first), name=f"supervise-{self.name}")
+        try:
+            await first
+        except BaseException:
+            await self.abort()
+            raise
+
+    def send(self, message: ToWorker, payloads: Payloads = ()) -> None:
+        """Raises PeerGone or NoCredit."""
+        if self._life is None:
+            raise PeerGone(f"{self.name} has no process")
+        self._pod.broker.send(self._life.peer, message, payloads)
+
+    def kill(self, reason: str) -> None:
+        """Ends the present process at once; it is restarted. `reason` says why, for logs and errors."""
+        if self._life is not None and self._life.process.alive:
+            self._kill_reason = reason
+            self._life.process.kill()
+
+    async def stop(self, grace_s: float) -> None:
+        """Lets the worker unload, kills it after `grace_s`. Idempotent."""
+        self._stopping = True
+        life = self._life
+        if life is not None and life.process.alive and self.ready:
+            with suppress(PeerGone, NoCredit):
+                self.send(Drain(self.epoch))
+                self.send(Stop(self.epoch))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await asyncio.shield(life.process.exited)
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Kills the worker and ends the supervision."""
+        self._stopping = True
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self.state = InstanceState.STOPPED
+
+    async def _run(self, first: asyncio.Future[None]) -> None:
+        while True:
+            try:
+                began = await self._live(first)
+            except WorkerLoadError as error:
+                if not first.done():
+                    first.set_exception(error)
+                    return
+                log.error("worker_load_failed", instance=self.name, message=str(error), exit_code=error.exit_code)
+                began = None
+            if self._stopping:
+                return
+            now = asyncio.get_running_loop().time()
+            self._failures = 1 if began is not None and now - began > STABLE_AFTER_S else self._failures + 1
+            await self._back_off()
+
+    async def _back_off(self) -> None:
+        crashing = self._failures >= CRASH_LOOP_FAILURES
+        self.state = InstanceState.CRASH_LOOP if crashing else InstanceState.BACKING_OFF
+        delay = 0.0 if self._failures == 1 else min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self._failures, 16))
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads restarts, guards nothing
+        level = log.error if crashing else log.warning
+        level("worker_restarting", instance=self.name, failures=self._failures, delay_s=round(delay, 3))
+        await asyncio.sleep(delay)
+        self.restarts += 1
+
+    async def _live(self, first: asyncio.Future[None]) -> float:
+        """One life from launch to death; returns when it became ready. Raises WorkerLoadError."""
+        journal_fd = create_journal()
+        try:
+            life = await self._launch(journal_fd)
+            try:
+                await self._loaded(life)
+                began = asyncio.get_running_loop().time()
+                if not first.done():
+                    first.set_result(None)
+                self._events.ready(self)
+                status = await asyncio.shield(life.process.exited)
+            finally:
+                was_ready = self.ready
+                self._pod.broker.unregister(life.peer)
+                life.process.kill()
+                # Until it is gone it may write to its slots, so they must not be given to others before.
+                await asyncio.wait((life.process.exited,), timeout=KILL_TIMEOUT_S)
+                if was_ready:
+                    self.state = InstanceState.BACKING_OFF
+            self._mourn(status, journal_fd)
+            return began
+        finally:
+            os.close(journal_fd)
+            if self._life is not None:
+                self._pod.arena.ledger.drop_holder(self.holder)
+                self._life = None
+
+    def _mourn(self, status: int | None, journal_fd: int) -> None:
+        how = described_exit(status)
+        reason, self._kill_reason = self._kill_reason, None
+        words = f"ended with {how}" if reason is None else f"was killed: {reason}"
+        if not self._stopping:
+            log.warning("worker_died", instance=self.name, epoch=self.epoch, how=words)
+        self._events.died(self, words, Journal(journal_fd).last())
+
+    async def _launch(self, journal_fd: int) -> _Life:
+        self.epoch += 1
+        self.state = InstanceState.LOADING
+        peer = self._pod.new_peer(self.name, self.epoch)
+        token = self._pod.new_token()
+        bootstrap = Bootstrap(
+            endpoint=self._pod.broker.endpoint,
+            peer=peer,
+            epoch=self.epoch,
+            token=token,
+            parent_pid=os.getpid(),
+            arena_bytes=self._pod.arena.size_bytes,
+            inline_bytes=self._pod.options.inline_bytes,
+            artifact_dir=str(self._artifact_dir),
+            device=self._device,
+            member=self._wire.model_dump_json(by_alias=True, exclude_none=True),
+        )
+        try:
+            process = await self._pod.launch(self._member.engine, bootstrap, journal_fd)
+        except OSError as error:
+            raise WorkerLoadError(Reason.LOAD_FAILED, f"the worker process could not be started: {error}") from error
+        outcome: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        life = self._life = _Life(peer, token, process, outcome)
+        self._pod.broker.register(peer, self._hear, self._intrude)
+        return life
+
+    async def _loaded(self, life: _Life) -> None:
+        """Waits for Ready. Raises WorkerLoadError on anything else, within the member's load timeout."""
+        try:
+            async with asyncio.timeout(self._member.load_timeout_seconds):
+                await asyncio.wait((life.outcome, life.process.exited), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise WorkerLoadError(
+                Reason.LOAD_FAILED,
+                f"not loaded after {self._member.load_timeout_seconds} s; raise loadTimeoutSeconds if it needs longer",
+            ) from None
+        if not life.outcome.done():
+            # Its last message may still be on its way: the socket and the pidfd are not ordered.
+            await asyncio.wait((life.outcome,), timeout=LAST_WORDS_TIMEOUT_S)
+        if not life.outcome.done():
+            status = life.process.exited.result()
+            raise WorkerLoadError(
+                Reason.LOAD_FAILED, f"the process ended with {described_exit(status)} while loading", status
+            )
+        await self._take_outcome(life)
+
+    async def _take_outcome(self, life: _Life) -> None:
+        try:
+            ready = life.outcome.result()
+        except WorkerLoadError as error:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_TIMEOUT_S):
+                    error.exit_code = await asyncio.shield(life.process.exited)
+            raise
+        self.state = InstanceState.READY
+        self.private_bytes, self.shared_bytes = ready.private_bytes, ready.shared_bytes
+        log.info(
+            "worker_ready",
+            instance=self.name,
+            epoch=self.epoch,
+            pid=life.process.pid,
+            load_s=round(ready.load_s, 3),
+            private_bytes=ready.private_bytes,
+            shared_bytes=ready.shared_bytes,
+        )
+
+    def _hear(self, peer: bytes, message: FromWorker, payloads: Payloads) -> None:
+        life = self._life
+        if life is None or peer != life.peer or message.epoch != self.epoch:
+            return
+        if isinstance(message, Hello):
+            life.known = hmac.compare_digest(message.token, life.token) and message.protocol == PROTOCOL_VERSION
+            if not life.known:
+                self.kill("it said hello with a wrong token or protocol version")
+        elif not life.known:
+            self.kill(f"it sent {type(message).__name__} before Hello")
+        elif isinstance(message, Ready):
+            if not life.outcome.done():
+                life.outcome.set_result(message)
+        elif isinstance(message, LoadFailed):
+            if not life.outcome.done():
+                life.outcome.set_exception(WorkerLoadError(Reason.LOAD_FAILED, message.message))
+        else:
+            self._events.message(self, message, payloads)
+
+    def _intrude(self, _peer: bytes, error: ProtocolError) -> None:
+        self.kill(str(error))
