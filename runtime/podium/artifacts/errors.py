@@ -1,9 +1,10 @@
 """Why an artifact could not be had. Each error names the reason that the report gives."""
 
+from podium.errors import PodiumError
 from podium_crds.reasons import Reason
 
 
-class ArtifactError(Exception):
+class ArtifactError(PodiumError):
     """An artifact is not there to be loaded. `reason` is what the revision's report says."""
 
     reason: Reason = Reason.ARTIFACT_UNAVAILABLE

@@ -33,8 +33,8 @@ def is_archive(name: str) -> bool:
 def unpack(archive: Path, name: str, into: Path, limits: UnpackLimits) -> None:
     """Unpacks `archive` (called `name`, which decides the format) below `into`. Blocking.
 
-    Raises ArtifactUnavailableError for a broken archive, an entry that is not a plain file or folder, a path that leads out
-    of `into`, a path given twice, and for anything beyond `limits`.
+    Raises ArtifactUnavailableError for a broken archive, an entry that is not a plain file or folder, a path that
+    leads out of `into`, a path given twice, and for anything beyond `limits`.
     """
     entries = _zip_entries if name.lower().endswith(".zip") else _tar_entries
     budget = _Budget(limits, archive.stat().st_size)

@@ -9,7 +9,7 @@ from podium_crds.assignment import Artifact
 
 
 def source_of(artifact: Artifact, timeout_s: float) -> Source:
-    """The source that an artifact names. Raises ArtifactUnavailableError for a scheme that this runtime does not fetch."""
+    """The source that an artifact names. Raises ArtifactUnavailableError for an unknown scheme."""
     if artifact.files is not None:
         return InlineSource(artifact.files)
     if artifact.uri is None:

@@ -1,0 +1,7 @@
+"""Executes the checked graph of a pipeline: which step runs when, and whose values it gets."""
+
+from podium.graph.errors import BranchConditionError, GraphError, MissingOutputError, StepError
+from podium.graph.executor import Invoke, execute
+from podium.graph.plan import GraphPlan
+
+__all__ = ["BranchConditionError", "GraphError", "GraphPlan", "Invoke", "MissingOutputError", "StepError", "execute"]

@@ -1,0 +1,119 @@
+"""Reads a request body: bounded in size before a byte is kept, bounded in time, and into given memory where wanted."""
+
+import asyncio
+from collections.abc import Sequence
+
+from podium.http.asgi import Receive, Scope, header
+from podium.http.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, UnsupportedEncodingError
+from podium.http.limits import Limits
+
+IDENTITY = (None, b"", b"identity")
+USE_BINARY = (
+    "send large tensors in binary: POST /v2/models/<name>/infer with Inference-Header-Content-Length "
+    "(Open Inference Protocol, binary tensor data extension)"
+)
+
+
+class BodyReader:
+    """One request's body, read front to back."""
+
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
+        """Raises UnsupportedEncodingError, and BodyTooLargeError where Content-Length says so already."""
+        if (encoding := header(scope, b"content-encoding")) not in IDENTITY:
+            raise UnsupportedEncodingError(f"content-encoding {encoding!r} is not taken; expected identity")
+        self._receive = receive
+        self._limits = limits
+        length = header(scope, b"content-length")
+        self.length = int(length) if length and length.isdigit() else None
+        """Content-Length; None where the body is chunked."""
+        self._taken = 0
+        self._rest = memoryview(b"")
+        self._ended = False
+        if self.length is not None and self.length > limits.body_bytes:
+            raise BodyTooLargeError(f"body of {self.length} bytes; expected at most {limits.body_bytes}")
+
+    async def read_json(self) -> bytes:
+        """All of it, at most the JSON limit."""
+        limit = self._limits.json_bytes
+        if self.length is not None and self.length > limit:
+            raise BodyTooLargeError(f"JSON body of {self.length} bytes; expected at most {limit}. {USE_BINARY}")
+        async with self._time_limit():
+            first = await self._chunk()
+            if self._ended:  # the usual case: one piece, and no copy of it
+                return self._checked(first, limit)
+            pieces = [first]
+            while not self._ended:
+                pieces.append(await self._chunk())
+                if self._taken > limit:
+                    break
+        return self._checked(b"".join(pieces), limit)
+
+    async def read_exactly(self, size: int) -> bytes:
+        """The next `size` bytes, fewer where the body ends before. Raises BodyTooLargeError at the JSON limit."""
+        if size > self._limits.json_bytes:
+            raise BodyTooLargeError(f"JSON part of {size} bytes; expected at most {self._limits.json_bytes}")
+        buffer = bytearray(size)
+        return bytes(buffer[: await self._fill(memoryview(buffer))])
+
+    async def read_into(self, targets: Sequence[memoryview]) -> int:
+        """Fills the targets one after the other; returns how many bytes came in all, also beyond them."""
+        count = 0
+        for target in targets:
+            count += await self._fill(target)
+        count += len(self._rest)
+        async with self._time_limit():
+            while not self._ended:
+                count += len(await self._chunk())
+        return count
+
+    async def _fill(self, target: memoryview) -> int:
+        """Copies what comes next into `target`; returns how much of it was filled."""
+        position = 0
+        async with self._time_limit():
+            while position < target.nbytes:
+                if not self._rest:
+                    if self._ended:
+                        break
+                    self._rest = memoryview(await self._chunk())
+                    continue
+                piece = self._rest[: target.nbytes - position]
+                target[position : position + len(piece)] = piece
+                self._rest = self._rest[len(piece) :]
+                position += len(piece)
+        return position
+
+    async def _chunk(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client closed the connection while sending")
+        body: bytes = message.get("body", b"")
+        self._ended = not message.get("more_body", False)
+        self._taken += len(body)
+        if self._taken > self._limits.body_bytes:
+            raise BodyTooLargeError(f"body of more than {self._limits.body_bytes} bytes")
+        return body
+
+    def _checked(self, body: bytes, limit: int) -> bytes:
+        if len(body) > limit:
+            raise BodyTooLargeError(f"JSON body of more than {limit} bytes. {USE_BINARY}")
+        return body
+
+    def _time_limit(self) -> "_BodyTimeout":
+        return _BodyTimeout(self._limits.body_timeout_s)
+
+
+class _BodyTimeout:
+    """asyncio.timeout whose expiry is the error of this module."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *exception: object) -> None:
+        try:
+            await self._timeout.__aexit__(*exception)  # type: ignore[arg-type]
+        except TimeoutError as error:
+            raise BodyTimeoutError(f"the body did not come in within {self._seconds:g} s") from error

@@ -1,0 +1,96 @@
+"""Errors → answers: one body, and a status that means it. Nothing outside this module chooses a status."""
+
+from dataclasses import dataclass
+
+from podium.errors import (
+    ArenaExhausted,
+    DeadlineExceeded,
+    GroupStopped,
+    InvalidInput,
+    ModelError,
+    Overloaded,
+    QueueFull,
+    RequestError,
+    WorkerDied,
+)
+from podium.graph.errors import BranchConditionError, MissingOutputError, StepError
+from podium.serving.errors import DrainingError, NotReadyError, UnknownModelError
+from podium.telemetry.logging import get_logger
+
+log = get_logger(__name__)
+
+
+class BodyTooLargeError(RequestError):
+    """The body, or its JSON part, is above its limit."""
+
+
+class BodyTimeoutError(RequestError):
+    """The body did not come in time."""
+
+
+class UnsupportedEncodingError(RequestError):
+    """The body is compressed."""
+
+
+class MethodNotAllowedError(RequestError):
+    """The route takes POST."""
+
+
+class ClientGoneError(RequestError):
+    """The client closed the connection; nobody reads the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """Status, a code for programs, and a message for people."""
+
+    status: int
+    code: str
+    message: str
+    retry_after_s: float | None = None
+
+
+_STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
+    (UnknownModelError, 404, "not_found"),
+    (MethodNotAllowedError, 405, "method_not_allowed"),
+    (BodyTimeoutError, 408, "body_timeout"),
+    (BodyTooLargeError, 413, "too_large"),
+    (UnsupportedEncodingError, 415, "unsupported_encoding"),
+    (InvalidInput, 422, "invalid_input"),
+    (BranchConditionError, 422, "invalid_input"),
+    (RequestError, 400, "bad_request"),
+    (DrainingError, 503, "draining"),
+    (NotReadyError, 503, "not_ready"),
+    (QueueFull, 503, "queue_full"),
+    (ArenaExhausted, 503, "memory_full"),
+    (Overloaded, 503, "overloaded"),
+    (WorkerDied, 503, "worker_died"),
+    (GroupStopped, 503, "not_ready"),
+    (DeadlineExceeded, 504, "deadline_exceeded"),
+    (ModelError, 500, "model_error"),
+    (MissingOutputError, 500, "model_error"),
+)
+"""First match wins: subclasses stand before their bases."""
+
+DEFAULT_RETRY_AFTER_S = 1.0
+
+
+def answer_for(error: Exception) -> ErrorAnswer:
+    """The answer that an error means. An error that nobody foresaw is logged and says nothing of its inside."""
+    prefix = ""
+    cause: Exception = error
+    while isinstance(cause, StepError):
+        prefix += f"step {cause.step}: "
+        cause = cause.cause
+    for kind, status, code in _STATUSES:
+        if isinstance(cause, kind):
+            message = prefix + (str(cause) or code)
+            return ErrorAnswer(status, code, message, _retry_after(cause, status))
+    log.error("request_broke", error=cause)
+    return ErrorAnswer(500, "internal", f"{prefix}internal error ({type(cause).__name__})")
+
+
+def _retry_after(error: Exception, status: int) -> float | None:
+    if isinstance(error, Overloaded | WorkerDied):
+        return error.retry_after_s
+    return DEFAULT_RETRY_AFTER_S if status == 503 else None

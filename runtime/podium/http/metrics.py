@@ -1,0 +1,141 @@
+"""Prometheus metrics, read off plain counters at each scrape: no label survives the revision it names by more than two
+scrapes, and a name that a client made up never becomes one."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from podium.ipc.arena import Arena
+from podium.serving.live import LiveRevision
+from podium.serving.residents import Residents
+from podium.telemetry.counting import accumulated
+from podium_crds.assignment import LATENCY_BOUNDS_S
+
+LABELS = ["model", "revision"]
+MEMBER_LABELS = ["model", "revision", "member"]
+SCRAPES_AFTER_UNLOAD = 2
+BOUNDS = [*(str(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
+
+
+class PodCollector(Collector):
+    """The series of a residents."""
+
+    def __init__(self, residents: Residents, arena: Arena) -> None:
+        self._residents = residents
+        self._arena = arena
+        self._started = time.time()
+        self._left: dict[LiveRevision, int] = {}
+        """Loaded revision → scrapes that will still show it once it is unloaded."""
+
+    def collect(self) -> Iterator[Metric]:
+        """All series, as of now."""
+        yield GaugeMetricFamily("podium_ready", "1 where the pod wants traffic", float(self._residents.is_ready()))
+        in_flight = float(self._residents.drain.in_flight)
+        yield GaugeMetricFamily("podium_requests_in_flight", "Requests being answered", in_flight)
+        yield self._arena_bytes()
+        loaded = self._loaded()
+        shown = self._shown(loaded)
+        yield from _requests(shown)
+        yield self._in_flight(loaded)
+        yield self._model_loaded()
+        yield from self._workers()
+
+    def _loaded(self) -> list[LiveRevision]:
+        return [h.live for resident in self._residents for h in resident.hosted if h.live is not None]
+
+    def _shown(self, loaded: list[LiveRevision]) -> list[LiveRevision]:
+        for revision in loaded:
+            self._left[revision] = SCRAPES_AFTER_UNLOAD
+        shown = list(self._left)
+        for revision in shown:
+            if revision not in loaded:
+                self._left[revision] -= 1
+                if self._left[revision] <= 0:
+                    del self._left[revision]
+        return shown
+
+    def _arena_bytes(self) -> Metric:
+        family = GaugeMetricFamily("podium_arena_bytes", "Shared memory by slot class", labels=["class", "state"])
+        for row in self._arena.stats().classes:
+            name = str(row.slot_bytes) if row.slot_bytes else "run"
+            family.add_metric([name, "used"], row.used_bytes)
+            family.add_metric([name, "free"], row.free_bytes)
+            family.add_metric([name, "high_water"], row.high_water_bytes)
+        return family
+
+    def _in_flight(self, loaded: list[LiveRevision]) -> Metric:
+        family = GaugeMetricFamily("podium_in_flight", "Requests being answered by a revision", labels=LABELS)
+        for revision in loaded:
+            family.add_metric([revision.resource.name, revision.name], revision.in_flight)
+        return family
+
+    def _model_loaded(self) -> Metric:
+        family = GaugeMetricFamily(
+            "podium_model_loaded", "1 where a revision is loaded and can answer", labels=[*LABELS, "state"]
+        )
+        for resident in self._residents:
+            for hosted in resident.hosted:
+                labels = [resident.resource.name, hosted.name, hosted.state.value]
+                family.add_metric(labels, float(hosted.live is not None))
+        return family
+
+    def _workers(self) -> Iterator[Metric]:
+        restarts = CounterMetricFamily("podium_worker_restarts", "Workers started anew", labels=MEMBER_LABELS)
+        depth = GaugeMetricFamily("podium_queue_depth", "Requests waiting for a worker", labels=MEMBER_LABELS)
+        sizes = HistogramMetricFamily("podium_batch_size", "Rows of each batch", labels=MEMBER_LABELS)
+        for resident in self._residents:
+            for hosted in resident.hosted:
+                for member, shared in hosted.held.items():
+                    if shared.group is None:
+                        continue
+                    stats = shared.group.stats()
+                    labels = [resident.resource.name, hosted.name, member]
+                    restarts.add_metric(labels, stats.restarts)
+                    depth.add_metric(labels, stats.queue_depth)
+                    sizes.add_metric(labels, *_batch_buckets(stats.batch_sizes))
+        yield from (restarts, depth, sizes)
+
+
+def _requests(revisions: list[LiveRevision]) -> Iterator[Metric]:
+    total = CounterMetricFamily("podium_requests", "Requests answered", labels=[*LABELS, "route", "code"])
+    seconds = HistogramMetricFamily(
+        "podium_request_duration_seconds", "From the request's head to its answer", labels=[*LABELS, "route"]
+    )
+    for revision in revisions:
+        base = [revision.resource.name, revision.name]
+        for (route, status), count in revision.counts.answers.items():
+            total.add_metric([*base, route, str(status)], count)
+        for route, buckets in revision.counts.buckets.items():
+            pairs = list(zip(BOUNDS, accumulated(buckets), strict=True))
+            seconds.add_metric([*base, route], buckets=pairs, sum_value=revision.counts.seconds[route])
+    yield from (total, seconds)
+
+
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+def _batch_buckets(sizes: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative buckets and the sum of rows, from batches by their size."""
+    pairs: list[tuple[str, float]] = [
+        (str(bound), float(sum(n for size, n in sizes.items() if size <= bound))) for bound in BATCH_BOUNDS
+    ]
+    pairs.append(("+Inf", float(sum(sizes.values()))))
+    return pairs, float(sum(size * n for size, n in sizes.items()))
+
+
+def registry(residents: Residents, arena: Arena) -> CollectorRegistry:
+    """The registry of one process: nothing global, so that two pods can live in one test."""
+    made = CollectorRegistry()
+    made.register(PodCollector(residents, arena))
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    GCCollector(registry=made)
+    return made

@@ -1,0 +1,84 @@
+"""A uvicorn server that leaves signals and the order of the drain to us."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from podium.http.asgi import App
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 120
+"""Idle connections stay open longer than callers keep them: closing first would race with their next request."""
+START_TIMEOUT_S = 30.0
+TICK_S = 0.01
+
+
+class QuietServer(uvicorn.Server):
+    """Serves one application on one bound socket until `close`."""
+
+    def __init__(self, app: App, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            backlog=BACKLOG,
+        )
+        super().__init__(config)
+        self._listener = listener
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is really listened on."""
+        return int(self._listener.getsockname()[1])
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Takes no signals: drain.py decides when listeners close."""
+        yield
+
+    async def open(self) -> None:
+        """Returns once connections are accepted."""
+        self._serving = asyncio.create_task(self.serve(sockets=[self._listener]))
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not self.started:
+                if self._serving.done():
+                    self._serving.result()
+                    raise RuntimeError("the HTTP server ended before it was up")
+                await asyncio.sleep(TICK_S)
+
+    async def close(self, grace_s: float) -> None:
+        """Takes in whoever has connected already, closes the listener, then idle connections; waits for the rest."""
+        if self._serving is None:
+            return
+        await self._accept_backlog()
+        self.config.timeout_graceful_shutdown = max(1, round(grace_s))
+        self.should_exit = True
+        await self._serving
+
+    async def _accept_backlog(self) -> None:
+        """Connections that the kernel has completed would be reset when the listener closes: take them in first."""
+        for _ in range(3):  # each turn of the loop accepts what has come in; the window left is that of one turn
+            await asyncio.sleep(TICK_S)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket, not yet listening. Port 0 takes a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener

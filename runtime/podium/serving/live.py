@@ -1,0 +1,82 @@
+"""One loaded revision as requests see it: its contract, its worker groups, and the requests it is answering."""
+
+from collections.abc import Callable, Mapping
+
+from podium.errors import WorkerDied
+from podium.graph.executor import execute
+from podium.graph.plan import GraphPlan
+from podium.ipc.tensor import Tensor
+from podium.serving.contract import Contract
+from podium.serving.group import WorkerGroup
+from podium.telemetry.counting import RequestCounts
+from podium_crds.assignment import ResourceRef, Revision
+
+
+class LiveRevision:
+    """Answers requests from the moment its workers are warm until the last of them has ended.
+
+    Who pins it (`enter`) must let it go (`leave`); it is unloaded only at zero. The lifecycle owns the groups.
+    """
+
+    def __init__(self, resource: ResourceRef, spec: Revision, groups: Mapping[str, WorkerGroup]) -> None:
+        self.resource = resource
+        self.spec = spec
+        self.groups = groups
+        """Member name → its workers."""
+        self.contract = Contract.of(spec)
+        self.counts = RequestCounts()
+        self.in_flight = 0
+        self._plan = GraphPlan.of(spec.graph) if spec.graph else None
+        self._members = {member.name: member for member in spec.members}
+        self._on_idle: Callable[[], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The revision's name, as the header of every answer gives it."""
+        return self.spec.name
+
+    def retune(self, spec: Revision) -> None:
+        """Takes on a spec that loads the same members: timeouts, retries, digests."""
+        self.spec = spec
+        self._plan = GraphPlan.of(spec.graph) if spec.graph else None
+        self._members = {member.name: member for member in spec.members}
+
+    def enter(self) -> None:
+        """A request has pinned this revision."""
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """That request has been answered."""
+        self.in_flight -= 1
+        if not self.in_flight and self._on_idle:
+            self._on_idle()
+
+    def notify_idle(self, callback: Callable[[], None]) -> None:
+        """Calls back whenever the last request leaves; at once if none is here."""
+        self._on_idle = callback
+        if not self.in_flight:
+            callback()
+
+    async def infer(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> dict[str, Tensor]:
+        """Outputs leased to the caller. `inputs` are borrowed for the call. Raises PodiumError."""
+        if self._plan is None:
+            return await self.groups[self.spec.members[0].name].infer(inputs, request_id=request_id, deadline=deadline)
+        return await execute(self._plan, inputs, _MemberCalls(self, request_id), deadline)
+
+    def may_retry(self, member: str, error: Exception) -> bool:
+        """A step may run again after its worker died, if the member is idempotent."""
+        return isinstance(error, WorkerDied) and (self._members[member].idempotent or not error.started)
+
+
+class _MemberCalls:
+    """Calls members of one revision for one request."""
+
+    def __init__(self, revision: LiveRevision, request_id: str) -> None:
+        self._revision = revision
+        self._request_id = request_id
+
+    async def __call__(self, member: str, inputs: Mapping[str, Tensor], deadline: float) -> dict[str, Tensor]:
+        return await self._revision.groups[member].infer(inputs, request_id=self._request_id, deadline=deadline)
+
+    def may_retry(self, member: str, error: Exception) -> bool:
+        return self._revision.may_retry(member, error)

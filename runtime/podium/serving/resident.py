@@ -1,0 +1,228 @@
+"""One resource in this process: loads what its assignment names, and decides which loaded revision takes traffic.
+
+The rules, in order: a revision takes traffic only when it is ready and its workers are up; what serves goes on serving
+until its successor can; a revision is unloaded only once neither the applied nor the mounted assignment names it, no
+route leads to it, and its last answer has left.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from podium.serving.group import GroupState
+from podium.serving.lifecycle import HostedRevision, loads_like
+from podium.serving.routing import Route, Router, Target
+from podium.serving.shared_groups import SharedGroups
+from podium.telemetry.logging import get_logger
+from podium_crds.assignment import Assignment, DrainPolicy, ResourceRef, Revision, RevisionState
+from podium_crds.reasons import Reason
+
+log = get_logger(__name__)
+
+FULL_WEIGHT = 100
+READY_STATES = (RevisionState.READY, RevisionState.ACTIVE)
+UP_STATES = {GroupState.READY, GroupState.DEGRADED}
+
+
+class Resident:
+    """Drives one resource towards its assignment. One event loop's thread; `end` must be awaited."""
+
+    def __init__(
+        self,
+        resource: ResourceRef,
+        groups: SharedGroups,
+        router: Router,
+        clock: Callable[[], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.resource = resource
+        self.hosted: list[HostedRevision] = []
+        """Everything that is in the pod for this resource, in the order it came."""
+        self._groups = groups
+        self._router = router
+        self._clock = clock
+        self._on_change = on_change
+        self._turn = asyncio.Semaphore(1)
+        self._applied: Assignment | None = None
+        self._mounted: Assignment | None = None
+        self._targets: tuple[tuple[HostedRevision, int], ...] = ()
+        self._down_since: dict[HostedRevision, float] = {}
+        self._ending: dict[HostedRevision, asyncio.Task[None]] = {}
+        self._is_ending = False
+
+    @property
+    def drain_policy(self) -> DrainPolicy:
+        """How this resource's pods end."""
+        return self._applied.drain if self._applied else DrainPolicy()
+
+    @property
+    def active(self) -> HostedRevision | None:
+        """The revision with the largest share of traffic."""
+        return max(self._targets, key=lambda target: target[1])[0] if self._targets else None
+
+    def weight(self, hosted: HostedRevision) -> int:
+        """Share of traffic that a revision has now."""
+        return next((weight for target, weight in self._targets if target is hosted), 0)
+
+    def apply(self, assignment: Assignment, mounted: Assignment | None) -> None:
+        """Takes on an assignment; loading and switching follow by themselves."""
+        self._applied, self._mounted = assignment, mounted
+        self._retune()
+        self._settle()
+
+    def observe_mounted(self, mounted: Assignment | None) -> None:
+        """The mounted copy has changed: it may name less than before."""
+        self._mounted = mounted
+        self._settle()
+
+    def check_health(self) -> None:
+        """Looks at the workers of every loaded revision; call it about once a second."""
+        now = self._clock()
+        for hosted in self.hosted:
+            if hosted.live is None or _is_up(hosted):
+                self._down_since.pop(hosted, None)
+            elif hosted not in self._down_since:
+                self._down_since[hosted] = now
+                log.warning("workers_down", resource=self.resource.name, revision=hosted.name)
+        self._settle()
+
+    def is_ready(self) -> bool:
+        """Whether clients may be sent here: something is routed, and not down longer than the grace."""
+        now, grace = self._clock(), self.drain_policy.restart_grace_seconds
+        return any(now - self._down_since.get(hosted, now) <= grace for hosted, _ in self._targets)
+
+    async def end(self) -> None:
+        """Takes the resource out of routing and unloads everything."""
+        self._is_ending = True
+        self._targets = ()
+        self._router.withdraw(self.resource)
+        for hosted in tuple(self.hosted):
+            self._begin_end(hosted)
+        if self._ending:
+            await asyncio.wait(tuple(self._ending.values()))
+
+    def _retune(self) -> None:
+        """Specs that changed under a name without needing other workers: digests, timeouts, batching."""
+        for spec in self._applied.revisions if self._applied else ():
+            hosted = self._find(spec)
+            if hosted is not None and hosted.spec != spec:
+                hosted.retune(spec)
+
+    def _settle(self) -> None:
+        if self._is_ending or self._applied is None:
+            return
+        self._start_missing(self._applied)
+        self._route(self._applied)
+        self._end_unnamed(self._applied)
+        self._on_change()
+
+    def _start_missing(self, applied: Assignment) -> None:
+        weights = {target.revision: target.weight for target in applied.traffic}
+        ranked = sorted(applied.revisions, key=lambda spec: (spec.name != applied.promoted, -weights.get(spec.name, 0)))
+        for spec in ranked:
+            hosted = self._find(spec)
+            if hosted is None:
+                hosted = HostedRevision(self.resource, spec, self._groups, self._turn, self._settle)
+                self.hosted.append(hosted)
+                hosted.start()
+            hosted.is_wanted_for_serving = spec.name == applied.promoted
+
+    def _route(self, applied: Assignment) -> None:
+        targets = self._chosen(applied)
+        if targets != self._targets:
+            self._switch(targets)
+        self._router.publish(self._as_route())
+
+    def _chosen(self, applied: Assignment) -> tuple[tuple[HostedRevision, int], ...]:
+        """Targets and weights by the rules above."""
+        if sum(target.weight for target in applied.traffic) != FULL_WEIGHT:
+            return ()
+        named = {spec.name: self._find(spec) for spec in applied.revisions}
+        wanted = [(named.get(target.revision), target.weight) for target in applied.traffic if target.weight]
+        able = tuple((hosted, weight) for hosted, weight in wanted if hosted is not None and self._can_serve(hosted))
+        if able:
+            return able
+        serving = tuple((hosted, weight) for hosted, weight in self._targets if self._can_serve(hosted))
+        if serving:
+            return serving
+        for name in dict.fromkeys((applied.promoted, *named)):
+            hosted = named.get(name) if name else None
+            if hosted is not None and self._can_serve(hosted):
+                return ((hosted, FULL_WEIGHT),)
+        return self._targets
+
+    def _can_serve(self, hosted: HostedRevision) -> bool:
+        return hosted.state in READY_STATES and not self._is_crash_looping(hosted)
+
+    def _is_crash_looping(self, hosted: HostedRevision) -> bool:
+        return GroupState.CRASH_LOOP in _states(hosted)
+
+    def _switch(self, targets: tuple[tuple[HostedRevision, int], ...]) -> None:
+        chosen = [hosted for hosted, _ in targets]
+        for hosted, _ in self._targets:
+            if hosted not in chosen and hosted.state is RevisionState.ACTIVE:
+                hosted.enter(RevisionState.READY)
+                if self._is_crash_looping(hosted):
+                    hosted.fail(Reason.RUNTIME_CRASH_LOOP, "its workers keep dying; another revision took its traffic")
+        for hosted in chosen:
+            hosted.enter(RevisionState.ACTIVE)
+        self._targets = targets
+        # The largest share sets the tuning of workers that revisions share.
+        for hosted, _ in sorted(targets, key=lambda target: target[1]):
+            hosted.apply_tuning()
+        shares = {hosted.name: weight for hosted, weight in targets}
+        log.info("traffic_switched", resource=self.resource.name, shares=shares)
+
+    def _as_route(self) -> Route:
+        targets = tuple(Target(hosted.live, weight) for hosted, weight in self._targets if hosted.live is not None)
+        routed = tuple(target.revision for target in targets)
+        others = tuple(
+            hosted.live
+            for hosted in self.hosted
+            if hosted.live is not None and hosted.state is RevisionState.READY and hosted.live not in routed
+        )
+        current = self._router.table.routes.get((self.resource.kind, self.resource.name))
+        if current is not None and current.targets == targets and current.loaded == routed + others:
+            return current  # keeps its place in the round
+        return Route(self.resource, targets, routed + others)
+
+    def _end_unnamed(self, applied: Assignment) -> None:
+        for hosted in tuple(self.hosted):
+            in_route = any(target is hosted for target, _ in self._targets)
+            if not in_route and not _names(applied, hosted) and not _names(self._mounted, hosted):
+                self._begin_end(hosted)
+
+    def _begin_end(self, hosted: HostedRevision) -> None:
+        if hosted in self._ending:
+            return
+        if hosted.live is not None:
+            hosted.enter(RevisionState.DRAINING)
+            self._router.publish(self._as_route()) if not self._is_ending else None
+        self._ending[hosted] = asyncio.create_task(self._end_one(hosted), name=f"unload {hosted.name}")
+
+    async def _end_one(self, hosted: HostedRevision) -> None:
+        await hosted.end()
+        self.hosted.remove(hosted)
+        self._down_since.pop(hosted, None)
+        self._ending.pop(hosted, None)
+        log.info("revision_unloaded", resource=self.resource.name, revision=hosted.name)
+        self._settle()
+
+    def _find(self, spec: Revision) -> HostedRevision | None:
+        """The hosted revision of that name and those workers, unless it is already on its way out."""
+        for hosted in self.hosted:
+            if hosted.name == spec.name and hosted.loads_like == loads_like(spec) and hosted not in self._ending:
+                return hosted
+        return None
+
+
+def _names(assignment: Assignment | None, hosted: HostedRevision) -> bool:
+    spec = assignment.revision(hosted.name) if assignment else None
+    return spec is not None and loads_like(spec) == hosted.loads_like
+
+
+def _is_up(hosted: HostedRevision) -> bool:
+    return _states(hosted) <= UP_STATES
+
+
+def _states(hosted: HostedRevision) -> set[GroupState]:
+    return {shared.group.stats().state for shared in hosted.held.values() if shared.group is not None}
