@@ -96,7 +96,8 @@ class BuiltCluster:
 
     def load_images(self, tags: Sequence[str]) -> None:
         """See `base.Cluster`."""
-        loading.load(images.export(tags), tags, NODES)
+        with images.stored(tags) as found:
+            loading.load(found, NODES)
 
     def set_extended_resource(self, node: str, resource: str, count: int) -> None:
         """See `base.Cluster`."""
@@ -114,7 +115,7 @@ class BuiltCluster:
         start_network_services(self._daemons, authority, self._endpoint)
         for node in NODES:
             nodes.wait_containerd(self._daemons, node)
-        loading.load(images.export([images.PAUSE]), [images.PAUSE], NODES)
+        self.load_images([images.PAUSE])
         for node in NODES:
             nodes.start_kubelet(self._daemons, authority, self._endpoint.url, node)
         wait_for("nodes Ready", self._unready, timeout=90, every=0.3)

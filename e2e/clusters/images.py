@@ -1,20 +1,19 @@
 """Images built on this machine with buildah, without any engine running and without any container registry.
 
-Build storage, pip's cache and the exported layers stay in the user's cache, so that a build repeats only the steps
-whose inputs changed and an export writes only layers that are new.
+Build storage and pip's cache stay in the user's cache, so that a build repeats only the steps
+whose inputs changed.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from . import debian
@@ -22,12 +21,11 @@ from .base import ClusterError
 from .paths import CLUSTERS, REPOSITORY, cache_dir
 from .remnants import unmount_below
 from .shell import follow, locked, run, say, shared
+from .storage import StoredImage, read
 
 BASE = "localhost/debian:bookworm"
 PAUSE = "localhost/podium-pause:1"
 _BUILD_TIMEOUT = 3600.0
-# Packs and unpacks several times faster than gzip.
-_ZSTD = ("--compression-format=zstd", "--compression-level=1")
 _PIP_CACHE = "/var/cache/pip"
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -88,19 +86,18 @@ def ensure_pause() -> None:
             )
 
 
-def export(tags: Sequence[str]) -> Path:
-    """The OCI layout, shared by all images, after writing those of `tags` that changed."""
-    layout = cache_dir() / "oci"
-    with locked(cache_dir() / "oci.lock", timeout=_BUILD_TIMEOUT), _storage():
-        for tag in tags:
-            run(_buildah("push", "--quiet", *_ZSTD, local_name(tag), f"oci:{layout}:{tag}"), timeout=1800)
-        _drop_unreferenced(layout)
-    return layout
+@contextmanager
+def stored(tags: Sequence[str]) -> Iterator[list[StoredImage]]:
+    """Images of this machine; their layers stay where they are as long as the context lasts."""
+    with _storage():
+        yield [read(_root(), local_name(tag)) for tag in tags]
 
 
 def release() -> None:
-    """Unmount what buildah keeps mounted between its runs, unless one goes on at this moment."""
+    """Remove what builds that were cut short left, and buildah's mounts; not while a build goes on."""
     with contextlib.suppress(ClusterError), locked(cache_dir() / "buildah.lock", timeout=0):
+        if _root().exists():
+            run(_buildah("rm", "--all"), timeout=120)
         unmount_below(cache_dir() / "buildah")
 
 
@@ -114,9 +111,13 @@ def _exists(tag: str) -> bool:
 
 
 def _buildah(command: str, *rest: str | Path) -> list[str | Path]:
-    storage = cache_dir() / "buildah"
-    settings = [f"--root={storage / 'root'}", f"--runroot={storage / 'run'}", "--storage-driver=overlay"]
+    run_root = cache_dir() / "buildah" / "run"
+    settings = [f"--root={_root()}", f"--runroot={run_root}", "--storage-driver=overlay"]
     return ["buildah", *settings, command, *rest]
+
+
+def _root() -> Path:
+    return cache_dir() / "buildah" / "root"
 
 
 def _storage() -> AbstractContextManager[None]:
@@ -151,18 +152,3 @@ def _pip_options() -> dict[str, str]:
         if section in {"global", ":env:"} and name not in {"cert", "cache-dir", "find-links", "config-file"}:
             options[name] = str(ast.literal_eval(value))
     return options
-
-
-def _drop_unreferenced(layout: Path) -> None:
-    """Remove blobs that no image of the layout's index uses any more."""
-    index = json.loads((layout / "index.json").read_text())
-    blobs = layout / "blobs" / "sha256"
-    used: set[str] = set()
-    for entry in index["manifests"]:
-        digest = entry["digest"].removeprefix("sha256:")
-        manifest = json.loads((blobs / digest).read_text())
-        used.add(digest)
-        used.update(part["digest"].removeprefix("sha256:") for part in [manifest["config"], *manifest["layers"]])
-    for blob in blobs.iterdir():
-        if blob.name not in used:
-            blob.unlink()
