@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any, NoReturn
 
 import kopf
@@ -16,6 +17,8 @@ from podium_operator.cache import Cache, owner_key
 from podium_operator.errors import WatchesEnded
 from podium_operator.kube.config import Credentials
 from podium_operator.kube.kinds import Kind
+from podium_operator.kube.session import ReadRequest, watch_session
+from podium_operator.liveness import Liveness
 from podium_operator.logs import get_logger
 from podium_operator.metrics import Metrics
 from podium_operator.watched import Watched
@@ -25,6 +28,10 @@ log = get_logger(__name__)
 
 _PAGE = 500
 _STOP_TIMEOUT_S = 10.0
+_SERVER_TIMEOUT_S = 600
+"""How long the API server lets one watch request run."""
+_SILENCE_S = 1200.0
+"""A watch that has begun no request for so long is stuck: each one ends by itself after _SERVER_TIMEOUT_S."""
 
 
 class BackOffs:
@@ -52,13 +59,21 @@ class Watches:
         self._cache = cache
         self._queue = queue
         self._metrics = metrics
-        self._logged_in = False
         self._task: asyncio.Task[None] | None = None
+        self._liveness: Liveness | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether the watch runtime runs. It ends as a whole when any one watch does."""
-        return self._task is not None and not self._task.done()
+        """Whether the watch runtime runs and no watch has been silent for long. It ends as a whole with any one."""
+        running = self._task is not None and not self._task.done()
+        return running and not self.liveness.silent(_SILENCE_S)
+
+    @property
+    def liveness(self) -> Liveness:
+        """What is known of each watch. Raises WatchesEnded before they are started."""
+        if self._liveness is None:
+            raise WatchesEnded("the watches were never started")
+        return self._liveness
 
     @property
     def task(self) -> asyncio.Task[None]:
@@ -77,6 +92,13 @@ class Watches:
     async def running(self, watched: Sequence[Watched], namespaces: Sequence[str]) -> AsyncIterator[None]:
         """Watch within the block. kopf's signal handlers are replaced: see `wiring`."""
         ready = asyncio.Event()
+        self._liveness = Liveness(
+            {
+                each.kind.path(namespace if each.kind.namespaced else None): each.kind.name
+                for each in watched
+                for namespace in (namespaces or (None,))
+            }
+        )
         self._task = asyncio.create_task(
             kopf.operator(
                 registry=self._registry(watched),
@@ -98,7 +120,7 @@ class Watches:
         waiter = asyncio.create_task(ready.wait(), name="watches ready")
         await asyncio.wait([waiter, self.task], return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
-        if not self.alive:
+        if self.task.done():
             self.raise_ended()
 
     async def _end(self) -> None:
@@ -115,21 +137,17 @@ class Watches:
             kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)(handle.event)
         return registry
 
-    async def _login(self, **_: Any) -> kopf.ConnectionInfo:
-        if self._logged_in:
-            await self._credentials.reload()
-        self._logged_in = True
-        found = await self._credentials.connection()
-        return kopf.ConnectionInfo(
-            server=found.server,
-            ca_path=found.ca_path,
-            certificate_path=found.certificate_path,
-            private_key_path=found.key_path,
-            scheme=found.scheme,
-            token=found.token,
-            insecure=found.insecure,
-            proxy_url=found.proxy,
-        )
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        """Called at the start, and again after each 401."""
+        await self._credentials.reload()
+        session = watch_session(self._credentials, self._told)
+        return kopf.AiohttpSession(server=self._credentials.server, aiohttp_session=session)
+
+    def _told(self, request: ReadRequest) -> None:
+        if request.status is None:
+            self.liveness.begins(request.path)
+        elif request.status == HTTPStatus.OK:
+            self.liveness.answered(request.path, watch=request.watch)
 
     def take(self, kind: Kind, event: str | None, manifest: dict[str, Any]) -> None:
         """Into the cache, and the keys it concerns into the queue. `event` None: from the first listing."""
@@ -164,7 +182,7 @@ def _settings(watched: Sequence[Watched], *, scan: bool) -> kopf.OperatorSetting
     settings.posting.loggers = False
     settings.scanning.disabled = not scan
     settings.watching.chunk_size = _PAGE
-    settings.watching.server_timeout = 600
+    settings.watching.server_timeout = _SERVER_TIMEOUT_S
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from podium_operator.metrics import Metrics
 from podium_operator.pods.client import PodClient
 from podium_operator.resync import Resync
 from podium_operator.settings import Settings
-from podium_operator.watched import WATCHED
+from podium_operator.watched import WATCHED, Watched
 from podium_operator.watches import Watches
 from podium_operator.workqueue import Priority, Workers, WorkQueue
 
@@ -76,6 +76,7 @@ class Operator:
                     background = [
                         group.create_task(resync.run(watched, period_s=settings.resync_seconds), name="resync"),
                         group.create_task(events.run(), name="events"),
+                        group.create_task(_heal_relisted(watches, resync, watched), name="heal"),
                     ]
                     await self._lead(elector, workers, watches, group)
                     await events.flush(_FLUSH_EVENTS_S)
@@ -107,7 +108,7 @@ class Operator:
         waited: set[asyncio.Task[Any]] = {work, stopped} | ({watches.task} if watches else set())
         try:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if watches is not None and not watches.alive:
+            if watches is not None and watches.task.done():
                 watches.raise_ended()
             return work.result() if work.done() and not self._stop.is_set() else None
         finally:
@@ -149,6 +150,13 @@ class Operator:
         self, client: KubeClient, pods: PodClient, events: Events, elector: Elector
     ) -> Mapping[str, Reconciler]:
         raise NotImplementedError
+
+
+async def _heal_relisted(watches: Watches, resync: Resync, watched: Sequence[Watched]) -> None:
+    """Whenever a watch has listed anew, as it does at its start: look for what it missed before that."""
+    while True:
+        kinds = await watches.liveness.relisted()
+        await resync.heal([each for each in watched if each.kind.name in kinds])
 
 
 def _lease(settings: Settings) -> LeaseConfig:

@@ -1,12 +1,11 @@
 """Where the API server is and as whom we speak to it: a kubeconfig, or the pod's service account.
 
-Owns loading and refreshing of credentials. `kubernetes.aio` reads the files; what it found is handed to the client and,
-as a `Connection`, to the watch runtime, so that both speak to the same server as the same user.
+Owns loading and refreshing of credentials, for the client and for the session of the watches alike. `kubernetes.aio`
+reads the files and runs the plugins they name.
 """
 
 import asyncio
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from kubernetes.aio.client.configuration import Configuration
@@ -15,20 +14,6 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from podium_operator.kube.errors import KubeError
 
 _EXEC_REFRESH_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """What any HTTP client needs to reach the API server as the operator does."""
-
-    server: str
-    ca_path: str | None
-    certificate_path: str | None
-    key_path: str | None
-    scheme: str | None
-    token: str | None
-    insecure: bool
-    proxy: str | None
 
 
 class Credentials:
@@ -64,21 +49,10 @@ class Credentials:
         self.configuration.api_key = fresh.api_key
         self.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
 
-    async def connection(self) -> Connection:
-        """The present values, for a client that keeps its own session."""
-        header = await self.authorization()
-        scheme, _, token = header.partition(" ") if header else ("", "", "")
-        found = self.configuration
-        return Connection(
-            server=str(found.host),
-            ca_path=found.ssl_ca_cert,
-            certificate_path=found.cert_file,
-            key_path=found.key_file,
-            scheme=scheme or None,
-            token=token or None,
-            insecure=not found.verify_ssl,
-            proxy=found.proxy,
-        )
+    @property
+    def server(self) -> str:
+        """Base address of the API server."""
+        return str(self.configuration.host)
 
     def _has_token(self) -> bool:
         return bool(self.configuration.api_key)

@@ -118,7 +118,7 @@ class Transport:
         authorization = await self._credentials.authorization()
         if authorization:
             headers["Authorization"] = authorization
-        url = f"{self._credentials.configuration.host}{call.path}"
+        url = f"{self._credentials.server}{call.path}"
         if call.query:
             url = f"{url}?{urlencode(call.query)}"
         timeout = aiohttp.ClientTimeout(total=self._limits.total_s, connect=None, sock_connect=self._limits.connect_s)
