@@ -226,6 +226,7 @@ class Stage(StrEnum):
     BLOCKED = "Blocked"
     FAILED = "Failed"
     SCALED_TO_ZERO = "ScaledToZero"
+    INVALID = "Invalid"
 
 
 @dataclass(frozen=True, slots=True)

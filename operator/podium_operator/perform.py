@@ -1,0 +1,214 @@
+"""One `Action` → calls to the API server or to a pod, with the preconditions that the action names.
+
+Every answer goes into the cache, so that the next pass sees its own writes. A failed precondition raises Conflict: the
+next pass decides anew.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from podium_crds.rollout import RolloutSpec
+from podium_crds.serving import PodMetadata
+from podium_operator.cache import Cache
+from podium_operator.errors import OperatorError
+from podium_operator.kube.client import KubeClient
+from podium_operator.kube.errors import NotFound
+from podium_operator.kube.kinds import Ref, ref
+from podium_operator.logs import get_logger
+from podium_operator.observe import Observation, controlled_by
+from podium_operator.pods.client import AdminKeys, PodClient
+from podium_operator.pods.errors import PodError
+from podium_operator.resources import names
+from podium_operator.resources.assignment import assignment_configmap
+from podium_operator.resources.deployment import deployment
+from podium_operator.resources.disruption import disruption_budget
+from podium_operator.resources.hashing import desired_hash, stamped
+from podium_operator.resources.revision import controller_revision, digests_patch, quarantine_patch, release_patch
+from podium_operator.resources.secret import KEY_BYTES, admin_key
+from podium_operator.resources.service import service
+from podium_operator.rollout.actions import (
+    Action,
+    CreatePool,
+    DeletePool,
+    PinDigests,
+    PruneRevision,
+    Push,
+    Quarantine,
+    RecordRevision,
+    Release,
+    ScalePool,
+    WriteAssignment,
+)
+from podium_operator.state import KnownRevision, Owner
+
+log = get_logger(__name__)
+
+Manifest = dict[str, Any]
+
+
+class NotOursError(OperatorError):
+    """An object that should be a child exists and belongs to someone else: it is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose children are written, and the parts of its spec that make no revision."""
+
+    owner: Owner
+    rollout: RolloutSpec
+    pod_metadata: PodMetadata
+    replicas: int
+    rotation: str = ""
+    """The resource's rotate-admin-key annotation."""
+
+
+class Performer:
+    """Carries out actions. Holds nothing between passes."""
+
+    def __init__(self, client: KubeClient, cache: Cache, pods: PodClient) -> None:
+        self._client = client
+        self._cache = cache
+        self._pods = pods
+
+    async def children(self, scope: Scope, observation: Observation) -> None:
+        """Bring the stable children (Secret, Service, PodDisruptionBudget) to what the spec asks for."""
+        await self._admin_key(scope, observation)
+        for manifest in (service(scope.owner), disruption_budget(scope.owner, scope.replicas)):
+            await self._ensure(scope.owner, stamped(manifest), observation)
+
+    async def perform(self, action: Action, scope: Scope, keys: AdminKeys | None) -> None:
+        """Carry out one action. Raises KubeError; a pod that does not take a push is logged, and seen in its report."""
+        owner = scope.owner
+        match action:
+            case RecordRevision(revision, ordinal):
+                await self._create(controller_revision(owner, revision.record, ordinal))
+            case PinDigests(revision, digests):
+                await self._annotate(owner, revision, digests_patch(revision, digests))
+            case Quarantine(revision, problem, retry_token):
+                await self._annotate(owner, revision, quarantine_patch(problem, retry_token))
+            case Release(revision):
+                await self._annotate(owner, revision, release_patch())
+            case WriteAssignment():
+                await self._write_assignment(owner, action)
+            case CreatePool(pool, _, revision, replicas):
+                live = (scope.rollout, scope.pod_metadata)
+                await self._create(deployment(owner, pool, revision.record, replicas, live))
+            case ScalePool(pool, replicas):
+                wanted = Ref("Deployment", owner.resource.namespace, pool.name)
+                await self._client.patch_scale(wanted, replicas, resource_version=pool.resource_version)
+                self._cache.wrote(await self._client.get(wanted))
+            case Push():
+                await self._push(action, keys)
+            case DeletePool(pool):
+                await self._delete_pool(owner, action)
+            case PruneRevision(revision):
+                wanted = Ref("ControllerRevision", owner.resource.namespace, revision.name)
+                await self._delete(wanted, revision.uid, revision.resource_version)
+            case _:
+                assert_never(action)
+        log.info("action_performed", **_named(owner), **described(action))
+
+    async def dry_run(self, manifest: Manifest) -> None:
+        """Have the API server judge a manifest without storing it. Raises Invalid or Forbidden with its message."""
+        await self._client.dry_run_apply(manifest)
+
+    async def _create(self, manifest: Manifest) -> None:
+        self._cache.wrote(await self._client.create(manifest))
+
+    async def _annotate(self, owner: Owner, revision: KnownRevision, patch: Manifest) -> None:
+        wanted = Ref("ControllerRevision", owner.resource.namespace, revision.name)
+        version = revision.resource_version
+        self._cache.wrote(await self._client.merge_patch(wanted, patch, resource_version=version))
+
+    async def _write_assignment(self, owner: Owner, action: WriteAssignment) -> None:
+        manifest = assignment_configmap(owner, action.pool, action.assignment, action.promoted_at)
+        if action.resource_version is None:
+            await self._create(manifest)
+            return
+        patch = {"metadata": {"annotations": manifest["metadata"]["annotations"]}, "data": manifest["data"]}
+        written = await self._client.merge_patch(ref(manifest), patch, resource_version=action.resource_version)
+        self._cache.wrote(written)
+
+    async def _push(self, action: Push, keys: AdminKeys | None) -> None:
+        if keys is None or action.pod.ip is None:
+            return
+        try:
+            await self._pods.put_assignment(action.pod.ip, action.pod.uid, action.assignment, keys)
+        except PodError as exc:
+            log.warning("push_not_taken", pod=action.pod.name, cause=str(exc))
+
+    async def _delete_pool(self, owner: Owner, action: DeletePool) -> None:
+        pool, namespace = action.pool, owner.resource.namespace
+        if pool.uid:
+            await self._delete(Ref("Deployment", namespace, pool.name), pool.uid, pool.resource_version)
+        if pool.assignment_uid:
+            wanted = Ref("ConfigMap", namespace, pool.name)
+            await self._delete(wanted, pool.assignment_uid, pool.assignment_resource_version)
+
+    async def _delete(self, wanted: Ref, uid: str, resource_version: str) -> None:
+        try:
+            await self._client.delete(wanted, uid=uid, resource_version=resource_version)
+        except NotFound:
+            log.info("already_gone", object=str(wanted))
+
+    async def _ensure(self, owner: Owner, manifest: Manifest, observation: Observation) -> None:
+        """Apply a stable child unless the live one carries the same hash. Raises NotOursError."""
+        wanted = ref(manifest)
+        child = observation.observed.children.get((wanted.kind, wanted.name))
+        if child is not None and child.controlled and child.desired_hash == desired_hash(manifest):
+            return
+        if child is None or not child.controlled:
+            live = await self._client.find(wanted)
+            if live is not None:
+                _refuse_foreign(live, owner)
+        self._cache.wrote(await self._client.apply(manifest))
+
+    async def _admin_key(self, scope: Scope, observation: Observation) -> None:
+        """Make the key once; rotate it where the resource's annotation has a value that the Secret does not answer."""
+        owner, keys = scope.owner, observation.admin_keys
+        wanted = Ref("Secret", owner.resource.namespace, names.admin_key(owner.resource.name))
+        if keys is not None and scope.rotation in ("", observation.rotation):
+            return
+        live = await self._client.find(wanted)
+        if live is None:
+            await self._create(admin_key(owner, secrets.token_bytes(KEY_BYTES), None, scope.rotation))
+            return
+        _refuse_foreign(live, owner)
+        renewed = admin_key(owner, secrets.token_bytes(KEY_BYTES), keys.current if keys else None, scope.rotation)
+        patch = {"data": renewed["data"], "metadata": {"annotations": renewed["metadata"].get("annotations", {})}}
+        version = live["metadata"]["resourceVersion"]
+        self._cache.wrote(await self._client.merge_patch(wanted, patch, resource_version=version))
+
+
+def _refuse_foreign(live: Manifest, owner: Owner) -> None:
+    if not controlled_by(live, owner.uid):
+        resource = owner.resource
+        raise NotOursError(
+            f"{ref(live)} exists and {resource.kind} {resource.name} does not own it: rename one of them"
+        )
+
+
+def described(action: Action) -> dict[str, str | int]:
+    """The facts of an action, for logs."""
+    kind = type(action).__name__
+    match action:
+        case WriteAssignment(pool, _, assignment):
+            sequence = assignment.generation.sequence
+            return {"action": kind, "pool": pool, "promoted": str(assignment.promoted), "generation": sequence}
+        case CreatePool(pool, _, revision, replicas):
+            return {"action": kind, "pool": pool, "revision": revision.name, "replicas": replicas}
+        case ScalePool(pool, replicas, why):
+            return {"action": kind, "pool": pool.name, "replicas": replicas, "why": why}
+        case Push(pod, assignment):
+            sequence = assignment.generation.sequence
+            return {"action": kind, "pod": pod.name, "promoted": str(assignment.promoted), "generation": sequence}
+        case DeletePool(pool):
+            return {"action": kind, "pool": pool.name}
+        case _:
+            return {"action": kind, "revision": action.revision.name}
+
+
+def _named(owner: Owner) -> dict[str, str]:
+    resource = owner.resource
+    return {"kind": str(resource.kind), "namespace": resource.namespace, "name": resource.name}

@@ -1,0 +1,225 @@
+"""The pass that both kinds share, once the revision that the spec asks for is known.
+
+Order: observe → plan → status (the strategy is written before it is followed) → stable children → actions. Each action
+stands alone: whatever stops a pass, the next one goes on from what it finds.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from podium_crds.assignment import ResourceKind, ResourceRef
+from podium_crds.errors import AssignmentTooLargeError
+from podium_crds.parse import Resource
+from podium_crds.reasons import Reason
+from podium_crds.revision import RevisionRecord
+from podium_crds.rollout import RolloutStrategy
+from podium_crds.status import ServingStatus
+from podium_operator.cache import Cache
+from podium_operator.events import Events
+from podium_operator.kube.client import KubeClient
+from podium_operator.kube.errors import Conflict, Forbidden, Invalid
+from podium_operator.logs import get_logger
+from podium_operator.observe import Observation, Observer
+from podium_operator.perform import NotOursError, Performer, Scope
+from podium_operator.pods.client import PodClient
+from podium_operator.reconcile.reporting import Reporter, read_status
+from podium_operator.resources import names
+from podium_operator.resources.deployment import deployment
+from podium_operator.resources.labels import RETRY, ROTATE_ADMIN_KEY, stable_label
+from podium_operator.resources.service import url
+from podium_operator.rollout.actions import Plan
+from podium_operator.rollout.capacity import serves
+from podium_operator.rollout.planner import plan
+from podium_operator.state import Desired, Facts, Key, KnownRevision, Owner, Problem, Result, Stage
+from podium_operator.status.conditions import Judgement
+from podium_operator.status.rollup import Subject, loaded
+
+log = get_logger(__name__)
+
+Manifest = dict[str, Any]
+
+AFTER_ACTION_S = 0.2
+"""Between an action and the look at what it did."""
+CONFLICT_S = 0.5
+"""Somebody else wrote first: look again once the watch has told."""
+INVALID_S = 60.0
+"""A spec that cannot be used waits for its next generation; references are looked for now and then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What reconcilers share. Borrowed; nothing here belongs to one resource."""
+
+    client: KubeClient
+    cache: Cache
+    pods: PodClient
+    events: Events
+    transitions: Callable[[], int]
+    """The fencing number of the Lease. Raises LeaseLost where this process does not lead."""
+    runtime_image: str
+    """Image of resources that name none."""
+    now: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Subjected:
+    """One resource at the start of a pass."""
+
+    key: Key
+    manifest: Manifest
+    owner: Owner
+    status: ServingStatus
+
+    @property
+    def generation(self) -> int:
+        """metadata.generation."""
+        return int(self.manifest["metadata"].get("generation") or 0)
+
+    def annotation(self, name: str) -> str:
+        """The annotation's value, or empty."""
+        return str((self.manifest["metadata"].get("annotations") or {}).get(name, ""))
+
+
+class Serving:
+    """Passes over resources of either kind."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._observer = Observer(parts.cache, parts.pods)
+        self._performer = Performer(parts.client, parts.cache, parts.pods)
+        self._reporter = Reporter(parts.client, parts.cache, parts.events)
+
+    def begin(self, key: Key) -> Subjected | None:
+        """The resource as it is now; None where it is gone or on its way out: its children go with it."""
+        manifest = self._parts.cache.parent(key)
+        if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
+            return None
+        resource = ResourceRef(kind=ResourceKind(key.kind), namespace=key.namespace, name=key.name)
+        owner = Owner(resource, str(manifest["apiVersion"]), manifest["metadata"]["uid"])
+        return Subjected(key, manifest, owner, read_status(manifest))
+
+    async def refuse(self, subject: Subjected, problem: Problem) -> Result:
+        """The spec cannot be used: say so, and leave everything that serves as it is."""
+        observation = await self._observer.observe(subject.owner)
+        await self._refuse(subject, observation, problem)
+        return Result(_jittered(INVALID_S))
+
+    async def converge(self, subject: Subjected, resource: Resource, record: RevisionRecord) -> Result:
+        """One step towards serving `record`."""
+        observation = await self._observer.observe(subject.owner)
+        desired = self._desired(subject, resource, record, observation)
+        invalid = await self._judged_by_server(resource, desired, observation)
+        if invalid is not None:
+            await self._refuse(subject, observation, invalid)
+            return Result(_jittered(INVALID_S))
+        try:
+            decided = plan(observation.observed, desired, self._parts.now())
+        except AssignmentTooLargeError as exc:
+            await self._refuse(subject, observation, Problem(Reason.INVALID_SPEC, str(exc)))
+            return Result(_jittered(INVALID_S))
+        await self._report(subject, observation, desired, decided.facts)
+        return await self._act(subject, resource, observation, decided)
+
+    def _desired(
+        self, subject: Subjected, resource: Resource, record: RevisionRecord, observation: Observation
+    ) -> Desired:
+        status = subject.status
+        current = status.current_revision if status.current_revision in observation.observed.revisions else None
+        chosen = status.strategy if status.update_revision == record.name else None
+        return Desired(
+            owner=subject.owner,
+            generation=subject.generation,
+            target=KnownRevision(name=record.name, record=record),
+            replicas=resource.spec.replicas,
+            rollout=resource.spec.rollout,
+            retry_token=subject.annotation(RETRY),
+            lease_transitions=self._parts.transitions(),
+            current=current,
+            chosen=None if chosen is None or chosen.resolved is RolloutStrategy.AUTO else chosen,
+        )
+
+    async def _judged_by_server(self, resource: Resource, desired: Desired, observation: Observation) -> Problem | None:
+        """What the API server says against pods of a shape that no pool has yet, asked before anything is touched."""
+        record, observed = desired.target.record, observation.observed
+        known = record.name in observed.revisions
+        if (
+            known
+            or desired.replicas == 0
+            or any(pool.stamp is not None and pool.stamp.shape_hash == record.hashes.shape for pool in observed.pools)
+        ):
+            return None
+        ordinal = max((pool.ordinal for pool in observed.pools), default=-1) + 1
+        pool = names.pool(desired.owner.resource.name, ordinal)
+        live = (resource.spec.rollout, resource.spec.pod_metadata)
+        try:
+            await self._performer.dry_run(deployment(desired.owner, pool, record, desired.replicas, live))
+        except (Invalid, Forbidden) as exc:
+            return Problem(Reason.INVALID_SPEC, f"the API server refuses the pods: {exc}")
+        return None
+
+    async def _refuse(self, subject: Subjected, observation: Observation, problem: Problem) -> None:
+        observed = observation.observed
+        facts = Facts(
+            stage=Stage.INVALID,
+            target=subject.status.update_revision or "",
+            current=subject.status.current_revision,
+            available=any(serves(pod) for pool in observed.pools for pod in pool.pods),
+            complete=False,
+            problem=problem,
+            strategy=subject.status.strategy,
+        )
+        judgement = Judgement(facts, subject.generation, invalid=problem)
+        await self._reporter.report(subject.manifest, self._subject(subject, None), observed, judgement, self._now())
+
+    async def _report(self, subject: Subjected, observation: Observation, desired: Desired, facts: Facts) -> None:
+        observed = observation.observed
+        judgement = Judgement(
+            facts,
+            desired.generation,
+            loaded=loaded(observed, facts.target),
+            retained=facts.current not in (None, facts.target),
+        )
+        known = observed.revisions.get(desired.target.name, desired.target)
+        described = self._subject(subject, known, desired.replicas)
+        await self._reporter.report(subject.manifest, described, observed, judgement, self._now())
+
+    async def _act(self, subject: Subjected, resource: Resource, observation: Observation, decided: Plan) -> Result:
+        scope = Scope(
+            owner=subject.owner,
+            rollout=resource.spec.rollout,
+            pod_metadata=resource.spec.pod_metadata,
+            replicas=resource.spec.replicas,
+            rotation=subject.annotation(ROTATE_ADMIN_KEY),
+        )
+        try:
+            await self._performer.children(scope, observation)
+            for action in decided.actions:
+                await self._performer.perform(action, scope, observation.admin_keys)
+        except Conflict as exc:
+            log.info("precondition_failed", **subject.key._asdict(), cause=str(exc))
+            return Result(CONFLICT_S)
+        except NotOursError as exc:
+            degraded = replace(decided.facts, degraded=Problem(Reason.RECONCILE_ERROR, str(exc)))
+            judgement = Judgement(degraded, subject.generation)
+            described = self._subject(subject, None, resource.spec.replicas)
+            await self._reporter.report(subject.manifest, described, observation.observed, judgement, self._now())
+            return Result(_jittered(INVALID_S))
+        if decided.actions:
+            return Result(AFTER_ACTION_S)
+        pause = decided.requeue_after_s
+        return Result(None if pause is None else _jittered(pause))
+
+    def _subject(self, subject: Subjected, target: KnownRevision | None, replicas: int | None = None) -> Subject:
+        label, value = stable_label(subject.owner.resource)
+        wanted = replicas if replicas is not None else int(subject.manifest["spec"].get("replicas", 1))
+        return Subject(subject.owner, url(subject.owner), f"{label}={value}", wanted, target)
+
+    def _now(self) -> datetime:
+        return self._parts.now()
+
+
+def _jittered(pause_s: float) -> float:
+    return pause_s * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, guards nothing

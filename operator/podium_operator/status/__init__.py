@@ -1,0 +1,1 @@
+"""What the operator says about a resource: conditions and rows, from facts. PURE."""
