@@ -9,22 +9,20 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import apiserver, cgroups, debian, images, loading, network, nodes, remnants, toolchain
+from . import apiserver, debian, images, loading, network, nodes, teardown, toolchain
 from .base import ClusterError
 from .certs import Authority
-from .daemons import Daemons, start_time
+from .daemons import start_time
 from .kubectl import kubectl, set_extended_resource
 from .paths import state_dir
 from .shell import locked, say, wait_for
 from .system import apply_defaults, start_controllers, start_network_services
-from .topology import API_PORT, MAIN_ADDRESS, NODES, SERVICE_RANGE, run_dir
+from .topology import API_PORT, MAIN_ADDRESS, SERVICE_RANGE, Site
 
-_OWNER = Path("/run/podium-cluster.json")
 _LOCK = Path("/run/podium-cluster.lock")
 
 
@@ -43,14 +41,14 @@ class BuiltCluster:
     kind = "built"
 
     def __init__(self) -> None:
-        self._state = state_dir()
-        self._daemons = Daemons(self._state)
+        self._site = Site(state_dir())
+        self._daemons = self._site.daemons
         self._endpoint = apiserver.Endpoint(MAIN_ADDRESS, API_PORT, SERVICE_RANGE)
 
     @property
     def kubeconfig(self) -> Path:
         """See `base.Cluster`."""
-        return self._state / "certs" / "admin.kubeconfig"
+        return self._site.state / "certs" / "admin.kubeconfig"
 
     def up(self) -> None:
         """See `base.Cluster`. Anything but a wholly healthy cluster is taken down first and made again."""
@@ -58,7 +56,8 @@ class BuiltCluster:
         if reason:
             raise ClusterError(reason)
         with locked(_LOCK, timeout=1800):
-            self._refuse_another()
+            teardown.clear_for(self._site)
+            self._refuse_another_kubelet()
             if self._daemons.recorded() and self._ill() is None:
                 return
             started = time.monotonic()
@@ -66,17 +65,16 @@ class BuiltCluster:
             for name in (*toolchain.CONTROL_PLANE, *toolchain.NODE):
                 toolchain.binary(name)
             images.ensure_pause()
-            self._remove()
+            teardown.remove(self._site)
             say("  cluster: starting")
             self._start()
-            say(f"  cluster: {len(NODES)} nodes Ready, {time.monotonic() - started:.0f} s")
+            say(f"  cluster: {len(self._site.nodes)} nodes Ready, {time.monotonic() - started:.0f} s")
 
     def down(self) -> None:
         """See `base.Cluster`. The logs stay until the next `up`."""
         if unsupported() is None:
             with locked(_LOCK, timeout=600):
-                if self._state.exists() or run_dir().exists():
-                    self._remove()
+                teardown.remove(self._site)
 
     def status(self) -> str:
         """See `base.Cluster`."""
@@ -88,7 +86,7 @@ class BuiltCluster:
 
     def nodes(self) -> Sequence[str]:
         """See `base.Cluster`."""
-        return [node.name for node in NODES]
+        return [node.name for node in self._site.nodes]
 
     def build_image(self, dockerfile: Path, context: Path, tag: str, build_args: Mapping[str, str]) -> None:
         """See `base.Cluster`."""
@@ -97,26 +95,26 @@ class BuiltCluster:
     def load_images(self, tags: Sequence[str]) -> None:
         """See `base.Cluster`."""
         with images.stored(tags) as found:
-            loading.load(found, NODES)
+            loading.load(found, self._site.nodes)
 
     def set_extended_resource(self, node: str, resource: str, count: int) -> None:
         """See `base.Cluster`."""
         set_extended_resource(self.kubeconfig, node, resource, count)
 
     def _start(self) -> None:
-        _OWNER.write_text(json.dumps({"checkout": str(self._state)}))
-        network.up()
-        authority = Authority(self._state / "certs")
-        for node in NODES:
+        teardown.claim(self._site)
+        network.up(self._site)
+        authority = Authority(self._site.state / "certs")
+        for node in self._site.nodes:
             nodes.start_containerd(self._daemons, node)
-        apiserver.start(self._daemons, authority, self._state / "data", self._endpoint)
+        apiserver.start(self._daemons, authority, self._site.state / "data", self._endpoint)
         start_controllers(self._daemons, authority, self._endpoint)
         apply_defaults(self.kubeconfig)
-        start_network_services(self._daemons, authority, self._endpoint)
-        for node in NODES:
+        start_network_services(self._daemons, authority, self._endpoint, self._site.state)
+        for node in self._site.nodes:
             nodes.wait_containerd(self._daemons, node)
         self.load_images([images.PAUSE])
-        for node in NODES:
+        for node in self._site.nodes:
             nodes.start_kubelet(self._daemons, authority, self._endpoint.url, node)
         wait_for("nodes Ready", self._unready, timeout=90, every=0.3)
 
@@ -126,7 +124,7 @@ class BuiltCluster:
             return f"exited: {' '.join(exited)}"
         if not self.kubeconfig.exists():
             return "never came up"
-        return apiserver.readiness(Authority(self._state / "certs"), self._endpoint) or self._unready()
+        return apiserver.readiness(Authority(self._site.state / "certs"), self._endpoint) or self._unready()
 
     def _unready(self) -> str | None:
         for each in self._daemons.recorded():
@@ -136,40 +134,14 @@ class BuiltCluster:
         except ClusterError as exc:
             return str(exc)
         states = {item["metadata"]["name"]: _readiness(item) for item in listed["items"]}
-        missing = [f"{node.name}: {states.get(node.name, 'not registered')}" for node in NODES]
-        return None if all(states.get(node.name) == "Ready" for node in NODES) else "; ".join(missing)
+        missing = [f"{node.name}: {states.get(node.name, 'not registered')}" for node in self._site.nodes]
+        return None if all(states.get(node.name) == "Ready" for node in self._site.nodes) else "; ".join(missing)
 
-    def _refuse_another(self) -> None:
-        """Clear away another checkout's cluster if it is dead; refuse if it is alive."""
-        if _OWNER.exists():
-            other = Path(json.loads(_OWNER.read_text())["checkout"])
-            if other != self._state:
-                if any(each.alive for each in Daemons(other).recorded()):
-                    raise ClusterError(f"this machine runs the cluster of {other.parent.parent}; run its `down` first")
-                network.down()
-                for node in NODES:
-                    cgroups.remove(node.cgroup)
-        ours = {each.pid for each in self._daemons.recorded()}
+    def _refuse_another_kubelet(self) -> None:
+        ours = {each.pid for each in self._site.daemons.recorded()}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) not in ours and _comm(entry) == "kubelet":
                 raise ClusterError(f"this machine is a Kubernetes node already (kubelet, process {entry.name})")
-
-    def _remove(self) -> None:
-        for daemon in reversed(self._daemons.recorded()):
-            # Gentle stops have nothing to gain here: nothing that these programs would save is kept.
-            self._daemons.stop(daemon.name, grace=2.0)
-        for node in NODES:
-            nodes.remove(node)
-        network.down()
-        images.release()
-        for folder in (run_dir(), self._state):
-            remnants.unmount_below(folder)
-        shutil.rmtree(run_dir(), ignore_errors=True)
-        for entry in self._state.iterdir() if self._state.exists() else ():
-            if entry.name == "logs":
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        _OWNER.unlink(missing_ok=True)
 
 
 def _readiness(item: dict[str, dict[str, list[dict[str, str]]]]) -> str:

@@ -43,14 +43,15 @@ def start_time(pid: int) -> str | None:
 
 
 class Daemons:
-    """The programs recorded in one folder, each with a log beside it."""
+    """The programs recorded in one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._records = folder / "pids"
-        self._logs = folder / "logs"
+    def __init__(self, *, records: Path, logs: Path) -> None:
+        """`records`: who runs; `logs`: what they say."""
+        self._records = records
+        self._logs = logs
 
     def start(self, name: str, argv: Sequence[str | os.PathLike[str]], *, env: dict[str, str] | None = None) -> Daemon:
-        """Start a program in a session of its own, with its output in `logs/NAME.log`."""
+        """Start a program in a session of its own, with its output in `NAME.log`."""
         self._records.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
         with self.log(name).open("ab") as log:

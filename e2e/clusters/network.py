@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 
 from .base import ClusterError
-from .paths import state_dir
 from .shell import run
-from .topology import BRIDGE, HOST_PREFIX, NODES, POD_RANGE, Node
+from .topology import BRIDGE, HOST_PREFIX, POD_RANGE, Node, Site
 
 _SETTINGS = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
 _OURS = ("-m", "comment", "--comment", "podium-cluster")
@@ -23,14 +22,14 @@ _RULES = (
 _CHAIN_PREFIX = "KUBE-"
 
 
-def up() -> None:
+def up(site: Site) -> None:
     """Node addresses on a bridge device, forwarding between pods, and a way out for pods."""
     if shutil.which("modprobe"):
         for module in ("br_netfilter", "overlay"):
             # Compiled in on some kernels; where it is truly absent, kube-proxy is told to masquerade.
             with contextlib.suppress(ClusterError):
                 run(["modprobe", "-q", module], timeout=20)
-    _save_settings()
+    _save_settings(site)
     for setting, value in _SETTINGS.items():
         path = Path("/proc/sys") / setting
         if path.exists():
@@ -38,7 +37,7 @@ def up() -> None:
     if not _device(BRIDGE):
         _ip("link", "add", BRIDGE, "type", "bridge")
     _ip("link", "set", BRIDGE, "up")
-    for node in NODES:
+    for node in site.nodes:
         _ip("address", "replace", f"{node.address}/{HOST_PREFIX}", "dev", BRIDGE)
     for table, chain, rule in _RULES:
         try:
@@ -47,9 +46,9 @@ def up() -> None:
             _iptables(table, "-I", chain, *rule)
 
 
-def down() -> None:
+def down(site: Site) -> None:
     """Remove devices, rules and chains of the cluster, and put kernel settings back as they were."""
-    for device in (BRIDGE, *(node.pod_bridge for node in NODES)):
+    for device in (BRIDGE, *(node.pod_bridge for node in site.nodes)):
         if _device(device):
             _ip("link", "delete", device)
     if shutil.which("iptables"):
@@ -59,7 +58,7 @@ def down() -> None:
         for program in ("iptables", "ip6tables"):
             for table in ("filter", "nat", "mangle"):
                 _drop_chains(program, table)
-    saved = _saved()
+    saved = _saved(site)
     if saved.exists():
         for setting, value in json.loads(saved.read_text()).items():
             (Path("/proc/sys") / setting).write_text(value)
@@ -110,8 +109,8 @@ def _drop_chains(program: str, table: str) -> None:
     run([f"{program}-restore", "-w", "5", "--noflush"], stdin="\n".join([*script, "COMMIT", ""]), timeout=30)
 
 
-def _save_settings() -> None:
-    saved = _saved()
+def _save_settings(site: Site) -> None:
+    saved = _saved(site)
     if saved.exists():
         return
     before = {name: Path("/proc/sys") / name for name in _SETTINGS}
@@ -119,8 +118,8 @@ def _save_settings() -> None:
     saved.write_text(json.dumps({name: path.read_text().strip() for name, path in before.items() if path.exists()}))
 
 
-def _saved() -> Path:
-    return state_dir() / "kernel-settings.json"
+def _saved(site: Site) -> Path:
+    return site.run / "kernel-settings.json"
 
 
 def _device(name: str) -> bool:

@@ -100,14 +100,18 @@ def start_kubelet(daemons: Daemons, authority: Authority, server: str, node: Nod
 
 
 def remove(node: Node) -> None:
-    """Remove what a node leaves behind once its programs have stopped: containers, mounts, cgroups, files."""
+    """Remove what a node leaves behind once its programs have stopped: containers, mounts, files."""
     remnants.kill_shims(node.socket, node.run / "containerd")
-    remnants.remove_fixed_places(_pod_logs(node), [node.pod_network])
-    cgroups.remove(node.cgroup)
     for folder in (node.folder, node.run):
         remnants.unmount_below(folder)
         if folder.exists():
             shutil.rmtree(folder)
+
+
+def remove_from_machine(node: Node) -> None:
+    """Remove what a node leaves in places that every checkout's node of that name shares."""
+    remnants.remove_fixed_places(_pod_logs(node), [node.pod_network])
+    cgroups.remove(node.cgroup)
 
 
 def _pod_logs(node: Node) -> Path:

@@ -9,7 +9,6 @@ from . import network
 from .apiserver import Endpoint
 from .certs import Authority
 from .daemons import Daemons
-from .paths import state_dir
 from .shell import Argv, run
 from .toolchain import binary
 from .topology import CLUSTER_DOMAIN, MAIN_ADDRESS, POD_RANGE
@@ -94,9 +93,11 @@ def apply_defaults(kubeconfig: Path) -> None:
     run(argv, stdin=manifest, timeout=60)
 
 
-def start_network_services(daemons: Daemons, authority: Authority, endpoint: Endpoint) -> None:
-    """Start kube-proxy, one for both nodes because they share the machine's packet filter, and CoreDNS."""
-    folder = state_dir()
+def start_network_services(daemons: Daemons, authority: Authority, endpoint: Endpoint, folder: Path) -> None:
+    """Start kube-proxy, one for both nodes because they share the machine's packet filter, and CoreDNS.
+
+    Their configuration is written to `folder`.
+    """
     proxy = authority.kubeconfig("kube-proxy", endpoint.url, user="system:kube-proxy")
     settings = folder / "kube-proxy.json"
     settings.write_text(json.dumps(_proxy(proxy), indent=1))

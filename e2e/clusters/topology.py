@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .paths import state_dir
+from .daemons import Daemons
 
 BRIDGE = "podium0"
 HOST_PREFIX = 24
+MAIN_ADDRESS = "10.251.0.1"
 POD_RANGE = "10.244.0.0/16"
 SERVICE_RANGE = "10.96.0.0/16"
 API_PORT = 6443
@@ -17,9 +18,35 @@ CLUSTER_DOMAIN = "cluster.local"
 
 
 @dataclass(frozen=True)
-class Node:
-    """One node: a containerd and a kubelet. Sockets lie under /run, because their paths must be short."""
+class Site:
+    """Where the cluster of one checkout lies: data in the checkout, what a reboot ends in a folder under /run.
 
+    The latter also keeps socket paths short, and outlives a checkout that was deleted with its cluster running.
+    """
+
+    state: Path
+
+    @property
+    def run(self) -> Path:
+        """Process ids, sockets and run-time state; the name depends on where the checkout lies."""
+        return Path("/run") / f"podium-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its two nodes."""
+        return Node(self, 1), Node(self, 2)
+
+    @property
+    def daemons(self) -> Daemons:
+        """Its programs."""
+        return Daemons(records=self.run / "pids", logs=self.state / "logs")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: a containerd and a kubelet."""
+
+    site: Site
     index: int
 
     @property
@@ -50,12 +77,12 @@ class Node:
     @property
     def folder(self) -> Path:
         """Its data, configuration and kubelet root."""
-        return state_dir() / self.name
+        return self.site.state / self.name
 
     @property
     def run(self) -> Path:
         """Its sockets and containerd's run-time state."""
-        return run_dir() / self.name
+        return self.site.run / self.name
 
     @property
     def socket(self) -> Path:
@@ -66,12 +93,3 @@ class Node:
     def cgroup(self) -> str:
         """The cgroup that its pods are in."""
         return f"/{self.name}"
-
-
-NODES = (Node(1), Node(2))
-MAIN_ADDRESS = NODES[0].address
-
-
-def run_dir() -> Path:
-    """Sockets of this checkout's cluster; the name depends on where the checkout lies."""
-    return Path("/run") / f"podium-{hashlib.sha256(str(state_dir()).encode()).hexdigest()[:8]}"

@@ -93,7 +93,7 @@ class ControlPlane:
 
     def log(self, name: str) -> Path:
         """The log of `etcd` or `kube-apiserver`."""
-        return Daemons(self._running_folder()).log(name)
+        return self._daemons().log(name)
 
     def _running_folder(self) -> Path:
         if self._folder is None:
@@ -101,7 +101,8 @@ class ControlPlane:
         return self._folder
 
     def _daemons(self) -> Daemons:
-        return Daemons(self._running_folder())
+        folder = self._running_folder()
+        return Daemons(records=folder / "pids", logs=folder / "logs")
 
     def __enter__(self) -> Self:
         return self.start()
