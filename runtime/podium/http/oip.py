@@ -14,6 +14,7 @@ import orjson
 from podium.errors import InvalidInput, Overloaded
 from podium.http.asgi import BINARY, DUMP_OPTIONS, JSON, Answer, Scope, header
 from podium.http.body import BodyReader
+from podium.http.errors import BodyTooLargeError
 from podium.http.limits import MAX_TIMEOUT_MS
 from podium.http.predict import parse_object
 from podium.ipc.arena import Arena
@@ -174,6 +175,8 @@ async def _binary_inputs(
             declared.append(_declared(entry, name, size))
     revision.contract.check_names([*tensors, *(item.name for item in declared)])
     total = sum(item.nbytes for item in declared)
+    if total > receiving.limit_bytes:
+        raise BodyTooLargeError(f"{total} bytes of input; this pod's shared memory takes {receiving.limit_bytes}")
     if receiving.held_bytes + total > receiving.limit_bytes:
         raise Overloaded(f"no room for {total} bytes of input now; bodies may hold {receiving.limit_bytes} bytes", 1.0)
     receiving.held_bytes += total

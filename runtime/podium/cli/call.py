@@ -1,0 +1,39 @@
+"""`podium call`: one request from the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+
+from podium.client import Client, ClientError
+
+
+def call_model(url: str, model: str, inputs: list[str], version: str | None, timeout_s: float) -> int:
+    """Prints the outputs as JSON. Exit status 1 where the answer is an error, 2 where the input cannot be read."""
+    try:
+        named = dict(_parse(item) for item in inputs)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    try:
+        with Client(url, timeout_s=timeout_s) as client:
+            answer = client.predict(model, named, version=version)
+    except ClientError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 1
+    typer.echo(orjson.dumps(answer.outputs, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(f"revision {answer.revision}", err=True)
+    return 0
+
+
+def _parse(item: str) -> tuple[str, Any]:
+    name, separator, text = item.partition("=")
+    if not separator:
+        raise ValueError(f"{item!r} is not name=JSON")
+    if text.startswith("@"):
+        text = Path(text[1:]).read_text()
+    try:
+        return name, orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{name}: {text[:80]!r} is not JSON ({error}); quote strings, as name='[\"text\"]'") from error

@@ -1,0 +1,136 @@
+"""`podium serve`: from files, with a hot swap on every change; or as a pod."""
+
+import asyncio
+import os
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from podium import wiring
+from podium.cli.local_files import compile_texts, explain, read_texts
+from podium.cli.progress import Progress
+from podium.errors import PodiumError
+from podium.settings import Settings, UnknownSettingError, read_settings
+from podium.telemetry.logging import configure
+from podium.wiring import Runtime
+from podium_crds.assignment import Assignment, ResourceRef
+from podium_crds.errors import CrdsError
+
+POLL_S = 0.25
+
+
+def serve_in_pod() -> int:
+    """Serves what the operator assigns. Exit status 0 after a drain."""
+    try:
+        settings = read_settings()
+    except (UnknownSettingError, ValidationError) as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    configure(settings.log_level, as_json=settings.log_format == "json")
+    return _run(wiring.serve_pod(settings))
+
+
+def serve_files(paths: tuple[Path, ...], host: str, port: int) -> int:
+    """Serves what the files say until interrupted."""
+    try:
+        settings = read_settings(
+            host=host, data_port=port, state_dir=_state_dir(), log_format="terminal", log_level=_log_level()
+        )
+        texts = read_texts(paths)
+        compile_texts(texts)
+    except CrdsError as error:
+        for line in explain(error):
+            typer.echo(f"error: {line}", err=True)
+        return 1
+    except (UnknownSettingError, ValidationError) as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    configure(settings.log_level, as_json=False)
+    return _run(_serve_files(settings, paths, texts))
+
+
+async def _serve_files(settings: Settings, paths: tuple[Path, ...], texts: Mapping[Path, str]) -> None:
+    async with wiring.opened(settings) as runtime:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        typer.echo(f"listening on http://{host}:{runtime.data.port} (Ctrl-C ends it)")
+        progress = Progress(runtime.residents)
+        runtime.residents.on_change = progress.show
+        follower = _Follower(runtime, paths, texts)
+        follower.apply()
+        watch = runtime.run_beside(follower.follow(), "file watch")
+        try:
+            await runtime.until_stopped()
+            typer.echo("stopping: answering what is in flight")
+            await runtime.drain()
+        finally:
+            watch.cancel()
+
+
+class _Follower:
+    """Applies the files, and again whenever their content changes."""
+
+    def __init__(self, runtime: Runtime, paths: tuple[Path, ...], texts: Mapping[Path, str]) -> None:
+        self._runtime = runtime
+        self._paths = paths
+        self._texts = dict(texts)
+        self._sequence = 0
+        self._served: dict[ResourceRef, Assignment] = {}
+
+    async def follow(self) -> None:
+        """Looks at the files until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                texts = await asyncio.to_thread(read_texts, self._paths)
+            except CrdsError:
+                continue  # an editor replaces a file in two steps; the next look finds it
+            if texts != self._texts:
+                self._texts = texts
+                typer.echo("files changed")
+                self.apply()
+
+    def apply(self) -> None:
+        """Takes on what the files say; on an error says why, and goes on serving as before."""
+        self._sequence += 1
+        try:
+            assignments = compile_texts(self._texts).assignments(self._sequence)
+        except CrdsError as error:
+            for line in explain(error):
+                typer.echo(f"error: {line}", err=True)
+            typer.echo("nothing was changed; still serving as before", err=True)
+            return
+        for assignment in assignments:
+            self._runtime.residents.apply(assignment)
+        gone = self._served.keys() - {assignment.resource for assignment in assignments}
+        for resource in gone:
+            typer.echo(f"{resource.name}: removed")
+            self._runtime.removals.add(asyncio.create_task(self._runtime.residents.remove(resource)))
+        self._served = {assignment.resource: assignment for assignment in assignments}
+
+
+def _run(main: Coroutine[object, object, None]) -> int:
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+    except PodiumError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 1
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 1
+    return 0
+
+
+def _state_dir() -> Path:
+    """Where artifacts are kept between runs."""
+    if given := os.environ.get("PODIUM_STATE_DIR"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podium"
+
+
+def _log_level() -> str:
+    """Progress lines say what people want to know; the log adds to them only when asked."""
+    return os.environ.get("PODIUM_LOG_LEVEL", "WARNING")

@@ -1,0 +1,5 @@
+"""A small client for what Podium serves."""
+
+from podium.client.sync import Answer, Client, ClientError
+
+__all__ = ["Answer", "Client", "ClientError"]

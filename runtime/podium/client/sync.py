@@ -1,0 +1,98 @@
+"""`Client`: blocking calls over one keep-alive connection pool. Needs httpx alone; numpy arrays are taken if given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+PIPELINE = "InferencePipeline"
+OIP_NAMES = {
+    "bool": "BOOL",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+    **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+class ClientError(Exception):
+    """The answer is an error, or there is none. `status` is None where nothing came back."""
+
+    def __init__(self, message: str, status: int | None = None, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs in the form of `:predict`, and who answered."""
+
+    outputs: dict[str, Any]
+    revision: str
+    version: str
+
+
+class Client:
+    """Calls models and pipelines at one address. Not retried: what to do about a 503 is the caller's choice."""
+
+    def __init__(self, base_url: str, *, timeout_s: float = 60.0) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def models(self) -> list[dict[str, Any]]:
+        """What is served there, models and pipelines."""
+        listed: list[dict[str, Any]] = self._request("GET", "/v1/models").json()["data"]
+        return listed
+
+    def predict(self, name: str, inputs: Mapping[str, Any], *, version: str | None = None) -> Answer:
+        """Asks a model or a pipeline. Values: plain JSON data for declared inputs, the full form, or numpy arrays."""
+        body = {"inputs": {key: _tensor(value) for key, value in inputs.items()}}
+        response = self._request("POST", self._path(name, version), body)
+        answer = response.json()
+        return Answer(answer["outputs"], answer["revision"], answer["version"])
+
+    def _path(self, name: str, version: str | None) -> str:
+        kinds = {entry["kind"] for entry in self.models() if entry["id"] == name}
+        family, verb = ("pipelines", "run") if kinds == {PIPELINE} else ("models", "predict")
+        middle = f"/versions/{quote(version, safe='')}" if version else ""
+        return f"/v1/{family}/{quote(name, safe='')}{middle}:{verb}"
+
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise ClientError(f"no answer from {self._http.base_url}: {reason}") from error
+        if response.is_success:
+            return response
+        raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> ClientError:
+    try:
+        error = response.json()["error"]
+        return ClientError(f"{response.status_code} {error['message']}", response.status_code, error["code"])
+    except (ValueError, KeyError, TypeError):
+        return ClientError(f"{response.status_code} {response.text[:200]}", response.status_code)
+
+
+def _tensor(value: Any) -> Any:
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return value
+    return {"dtype": OIP_NAMES.get(str(dtype), "BYTES"), "shape": list(value.shape), "data": value.tolist()}

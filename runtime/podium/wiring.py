@@ -1,0 +1,209 @@
+"""Builds the runtime's object graph, once, and runs it from the first listener to the last byte."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from podium.artifacts import ArtifactStore, Limits
+from podium.errors import PodiumError
+from podium.http.admin import AdminTokens, admin_app
+from podium.http.app import cold_app
+from podium.http.front import FrontDoor
+from podium.http.limits import Limits as HttpLimits
+from podium.http.metrics import registry
+from podium.http.oip import Receiving
+from podium.http.server import QuietServer, bind
+from podium.serving.assignments import AssignmentDesk
+from podium.serving.drain import drain
+from podium.serving.group import PodResources
+from podium.serving.report import build_report
+from podium.serving.residents import Residents
+from podium.serving.shared_groups import SharedGroups
+from podium.settings import Settings
+from podium.telemetry.cgroup import memory_state
+from podium.telemetry.logging import get_logger
+from podium_crds.assignment import Report
+
+log = get_logger(__name__)
+
+MIN_ARENA_BYTES = 32 << 20
+RESERVE_BYTES = 96 << 20
+"""What the front end and one small worker need beside the arena: less than that and the kernel kills at once."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StartError(PodiumError):
+    """The process cannot start as it is configured. The message says what to change."""
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The running parts of one process."""
+
+    settings: Settings
+    residents: Residents
+    data: QuietServer
+    stop: asyncio.Event
+    """Set by SIGTERM or SIGINT."""
+    failed: asyncio.Event
+    """Set when a part that must run has ended."""
+    removals: "set[asyncio.Task[None]]" = field(default_factory=set)
+    """Resources on their way out; awaited at the end."""
+
+    async def until_stopped(self) -> None:
+        """Waits for a signal, or for a part to break. Raises StartError for the latter."""
+        waits = [asyncio.create_task(event.wait()) for event in (self.stop, self.failed)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self.failed.is_set():
+            raise StartError("a part of the runtime ended unexpectedly; its error is in the log")
+
+    def run_beside(self, work: Coroutine[object, object, None], name: str) -> "asyncio.Task[None]":
+        """Runs a part that must not end before the process does."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._watch_part)
+        return task
+
+    def _watch_part(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            log.error("part_ended", error=task.exception(), part=task.get_name())
+            self.failed.set()
+
+    async def drain(self, *, propagation_s: int | None = None) -> None:
+        """From SIGTERM to the last byte (serving/drain.py)."""
+        policy = self.residents.drain_policy
+        if propagation_s is not None:
+            policy = policy.model_copy(update={"propagation_seconds": propagation_s})
+        await drain(self.residents.drain, policy, asyncio.get_running_loop().time)
+        await self.data.close(self.settings.drain_margin_seconds)
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Runtime]:
+    """The data port and everything behind it; on exit workers stop and all is given back.
+
+    Raises StartError where memory does not suffice, OSError where the port is taken.
+    """
+    loop = asyncio.get_running_loop()
+    listener = bind(settings.host, settings.data_port)
+    run_dir = Path(tempfile.mkdtemp(prefix="podium-"))
+    store = ArtifactStore(settings.state_dir / "artifacts", _artifact_limits(settings))
+    await asyncio.to_thread(store.open)
+    resources = await PodResources.open(arena_bytes(settings), run_dir)
+    try:
+        residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
+        metrics = registry(residents, resources.arena)
+        limits = HttpLimits(settings.max_body_bytes, settings.max_json_bytes)
+        front = FrontDoor(residents, Receiving(resources.arena), limits, cold_app(residents, metrics), loop.time)
+        runtime = Runtime(settings, residents, QuietServer(front, listener), asyncio.Event(), asyncio.Event())
+        await runtime.data.open()
+        _take_signals(loop, runtime.stop)
+        health = runtime.run_beside(residents.watch_health(), "health")
+        gc.freeze()  # what lives until the end is not walked by the collector again
+        try:
+            yield runtime
+        finally:
+            await _cancel(health)
+            await asyncio.gather(*runtime.removals)
+            await runtime.data.close(settings.drain_margin_seconds)
+            await residents.end()
+    finally:
+        await resources.close()
+        store.close()
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+async def serve_pod(settings: Settings) -> None:
+    """`podium serve --pod`: serves what the operator assigns, until SIGTERM and the drain that follows it."""
+    if not settings.pod_uid:
+        raise StartError("PODIUM_POD_UID is empty; expected the pod's metadata.uid (downward API)")
+    async with opened(settings) as runtime:
+        residents = runtime.residents
+        desk = AssignmentDesk(
+            settings.assignment_dir,
+            settings.state_dir,
+            settings.pod_uid,
+            lambda assignment, mounted: _ignore(residents.apply(assignment, mounted)),
+            residents.observe_mounted,
+        )
+        admin = await _open_admin(settings, residents, desk)
+        await desk.restore()
+        watch = runtime.run_beside(desk.watch(settings.mount_poll_seconds), "mount watch")
+        try:
+            await runtime.until_stopped()
+            await runtime.drain()
+        finally:
+            await _cancel(watch)
+            await admin.close(1.0)
+
+
+async def _open_admin(settings: Settings, residents: Residents, desk: AssignmentDesk) -> QuietServer:
+    runtime_version = version("podium")
+
+    def report() -> Report:
+        return build_report(residents, desk, settings.pod_uid, runtime_version)
+
+    tokens = AdminTokens(settings.admin_key_dir, settings.pod_uid)
+    server = QuietServer(admin_app(desk, tokens, report), bind(settings.host, settings.admin_port))
+    await server.open()
+    log.info("admin_port_open", port=server.port)
+    return server
+
+
+def arena_bytes(settings: Settings) -> int:
+    """Size of the arena: as set, else twice the largest body, between 32 MiB and a tenth of the memory limit.
+
+    Raises StartError where it does not fit beside what is in use.
+    """
+    memory = memory_state()
+    limit = memory.limit_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = settings.arena_bytes
+    if size is None:
+        size = max(MIN_ARENA_BYTES, min(2 * settings.max_body_bytes, limit // 10))
+    if memory.limit_bytes is not None and memory.unreclaimable_bytes + size + RESERVE_BYTES > memory.limit_bytes:
+        raise StartError(
+            f"an arena of {size} bytes and {RESERVE_BYTES} bytes for the processes do not fit into the memory limit of "
+            f"{memory.limit_bytes} bytes: raise resources.limits.memory or lower sharedMemory.arenaBytes"
+        )
+    return size
+
+
+def _artifact_limits(settings: Settings) -> Limits:
+    return Limits(
+        timeout_s=settings.artifact_timeout_seconds,
+        attempts=settings.artifact_attempts,
+        total_bytes=settings.max_artifact_bytes,
+    )
+
+
+def _take_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """The first signal asks for the drain; a second SIGINT (an impatient terminal) ends the process at once."""
+
+    def on_signal(number: int) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            os._exit(130)
+        log.info("signal_received", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+def _ignore(_value: object) -> None:
+    """A callback whose result nobody wants."""
