@@ -10,10 +10,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from podium_operator import health
-from podium_operator.cache import Cache
+from podium_operator.cache import MODEL, PIPELINE, Cache
 from podium_operator.dispatch import Dispatch, Reconciler
 from podium_operator.events import Events
 from podium_operator.kube.client import KubeClient
@@ -23,6 +24,9 @@ from podium_operator.leader import Elector, LeaseConfig
 from podium_operator.logs import get_logger
 from podium_operator.metrics import Metrics
 from podium_operator.pods.client import PodClient
+from podium_operator.reconcile.model import ModelReconciler
+from podium_operator.reconcile.pipeline import PipelineReconciler
+from podium_operator.reconcile.serving import Parts
 from podium_operator.resync import Resync
 from podium_operator.settings import Settings
 from podium_operator.watched import WATCHED, Watched
@@ -149,7 +153,16 @@ class Operator:
     def _reconcilers(
         self, client: KubeClient, pods: PodClient, events: Events, elector: Elector
     ) -> Mapping[str, Reconciler]:
-        raise NotImplementedError
+        parts = Parts(
+            client=client,
+            cache=self._cache,
+            pods=pods,
+            events=events,
+            transitions=lambda: elector.transitions,
+            runtime_image=self._settings.runtime_image,
+            now=lambda: datetime.now(UTC),
+        )
+        return {MODEL: ModelReconciler(parts), PIPELINE: PipelineReconciler(parts)}
 
 
 async def _heal_relisted(watches: Watches, resync: Resync, watched: Sequence[Watched]) -> None:
