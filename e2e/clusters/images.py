@@ -94,10 +94,8 @@ def stored(tags: Sequence[str]) -> Iterator[list[StoredImage]]:
 
 
 def release() -> None:
-    """Remove what builds that were cut short left, and buildah's mounts; not while a build goes on."""
+    """Unmount what buildah keeps mounted between its runs, unless a build goes on at this moment."""
     with contextlib.suppress(ClusterError), locked(cache_dir() / "buildah.lock", timeout=0):
-        if _root().exists():
-            run(_buildah("rm", "--all"), timeout=120)
         unmount_below(cache_dir() / "buildah")
 
 
