@@ -1,0 +1,106 @@
+"""The control plane over a real socket: who is connected, who is not, and what is lost when."""
+
+import os
+import stat
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.support.waiting import eventually
+
+from podium.errors import ProtocolError
+from podium.ipc.channel import Broker, PeerGone, WorkerChannel
+from podium.ipc.protocol import Failure, FromWorker, Hello, Stop
+
+PEER = b"model-0:1:1"
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    broker = Broker.open(tmp_path / "run")
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def worker(broker: Broker) -> object:
+    parent = os.pidfd_open(os.getpid())
+    channel = WorkerChannel.connect(broker.endpoint, PEER, parent)
+    yield channel
+    channel.close()
+    os.close(parent)
+
+
+class Inbox:
+    """Keeps what a broker delivers."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.messages: list[FromWorker] = []
+        self.payloads: list[bytes] = []
+        self.refused: list[ProtocolError] = []
+        broker.register(PEER, self._take, lambda _, error: self.refused.append(error))
+
+    def _take(self, _peer: bytes, message: FromWorker, payloads: object) -> None:
+        self.messages.append(message)
+        self.payloads += payloads  # type: ignore[arg-type]
+
+
+async def test_the_run_directory_is_private_and_empty_afterwards(tmp_path: Path) -> None:
+    broker = Broker.open(tmp_path / "run")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+    assert list((tmp_path / "run").iterdir())
+    broker.close()
+    assert not list((tmp_path / "run").iterdir())
+
+
+async def test_a_message_to_nobody_is_refused_not_swallowed(broker: Broker) -> None:
+    with pytest.raises(PeerGone):
+        broker.send(b"nobody:1", Stop(1))
+
+
+async def test_a_burst_beyond_one_wake_up_is_delivered_in_order(broker: Broker, worker: WorkerChannel) -> None:
+    inbox = Inbox(broker)
+    thread = threading.Thread(target=lambda: [worker.send(Failure(1, i, "m"), [b"p"]) for i in range(500)])
+    thread.start()
+    await eventually(lambda: len(inbox.messages) == 500, within_s=10)
+    thread.join(5)
+    assert [message.batch for message in inbox.messages if isinstance(message, Failure)] == list(range(500))
+    assert inbox.payloads == [b"p"] * 500
+
+
+async def test_both_directions_at_once_lose_nothing(broker: Broker, worker: WorkerChannel) -> None:
+    inbox = Inbox(broker)
+    worker.send(Hello(1, b"t", 1))
+    await eventually(lambda: inbox.messages)
+
+    def echo() -> None:
+        for i in range(300):
+            assert worker.receive(5) is not None
+            worker.send(Failure(1, i, "m"))
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    for i in range(300):
+        broker.send(PEER, Stop(1))
+        if i % 16 == 15:
+            await eventually(lambda i=i: len(inbox.messages) == i + 2, within_s=10)
+    await eventually(lambda: len(inbox.messages) == 301, within_s=10)
+    thread.join(5)
+
+
+async def test_strangers_are_not_heard(broker: Broker, worker: WorkerChannel) -> None:
+    worker.send(Hello(1, b"t", 1))
+    await eventually(lambda: broker.dropped == 1)
+
+
+async def test_a_message_that_cannot_be_read_is_told_to_the_owner(broker: Broker, worker: WorkerChannel) -> None:
+    inbox = Inbox(broker)
+    worker._socket.send_multipart([b"\xc1 nonsense"])
+    await eventually(lambda: inbox.refused)
+    assert not inbox.messages
+
+
+async def test_a_path_too_long_for_a_socket_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too long"):
+        Broker.open(tmp_path / ("x" * 120))
