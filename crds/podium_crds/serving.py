@@ -3,6 +3,7 @@
 import re
 from enum import StrEnum
 from fractions import Fraction
+from math import ceil
 from typing import Annotated, ClassVar
 
 from pydantic import Field, PlainValidator, WithJsonSchema
@@ -78,7 +79,12 @@ def quantity_value(quantity: int | str) -> Fraction:
 
 
 def _plain_quantities(quantities: dict[str, int | str]) -> dict[str, str]:
-    return {name: str(quantity_value(quantity)) for name, quantity in quantities.items()}
+    return {name: _plain_quantity(quantity) for name, quantity in quantities.items()}
+
+
+def _plain_quantity(quantity: int | str) -> str:
+    thousandths = ceil(quantity_value(quantity) * 1000)  # Kubernetes rounds finer ones up, too.
+    return f"{thousandths}m" if thousandths % 1000 else str(thousandths // 1000)
 
 
 def _env_order(env: list[JsonObject]) -> list[JsonObject]:

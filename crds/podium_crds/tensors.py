@@ -41,7 +41,9 @@ class TensorSpec(Strict):
     """One named input or output of a model."""
 
     name: TensorName
+    """Name of the tensor in requests and answers."""
     dtype: DType
+    """Type of its elements, as in the Open Inference Protocol."""
     shape: Annotated[tuple[Dim, ...], Field(min_length=1, max_length=MAX_DIMS)]
     """Dimensions with the batch first; -1 where any size is accepted. BYTES counts elements, not bytes."""
     optional: bool = False

@@ -1,0 +1,206 @@
+"""Resources that are wrong in one way each, with the message, and the same without the fault.
+
+Used twice: against the Python predicates, and against the CEL rules in a real API server.
+"""
+
+from dataclasses import dataclass
+
+from tests.crds.builders import DIGEST, JsonObject, a_definition, a_model, a_pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`message` occurs in the answer to `document`; `repaired` is accepted."""
+
+    name: str
+    document: JsonObject
+    message: str
+    repaired: JsonObject
+
+
+def _step(name: str, source: str = "request.x", model: str = "m") -> JsonObject:
+    return {"name": name, "model": model, "inputs": [{"name": "x", "from": source}]}
+
+
+def _graph(steps: list[JsonObject], output: str = "one.y") -> JsonObject:
+    return a_pipeline(
+        models=[{"name": "m", "inline": a_definition()}], steps=steps, outputs=[{"name": "y", "from": output}]
+    )
+
+
+def _edges(count: int) -> JsonObject:
+    inputs = [{"name": f"x{i}", "from": "request.x"} for i in range(32)]
+    steps = [_step("one"), *({"name": f"s{i}", "model": "m", "inputs": inputs} for i in range(count // 32))]
+    return _graph(steps)
+
+
+def _tensors(count: int) -> JsonObject:
+    declared = [{"name": f"x{i}", "dtype": "FP32", "shape": [-1]} for i in range(32)]
+    models = [{"name": f"m{i}", "inline": a_definition(inputs=declared, outputs=declared)} for i in range(count // 64)]
+    models.append({"name": "m", "inline": a_definition(inputs=declared[: count % 64])})
+    return a_pipeline(models=models, steps=[_step("one")], outputs=[{"name": "y", "from": "one.y"}])
+
+
+_TORCH = {"entrypoint": "encoder:build"}
+_PYTHON = {"entrypoint": "echo:Echo"}
+
+REFUSED = (
+    Refused(
+        "engine Torch without its block",
+        a_model(engine="Torch"),
+        "write torch: {entrypoint: module:function}",
+        {**a_model(), "spec": {"source": {"uri": "s3://m/k"}, "engine": "Torch", "torch": _TORCH}},
+    ),
+    Refused(
+        "engine Torch with a second block",
+        a_model(engine="Torch", torch=_TORCH, python=_PYTHON),
+        "remove the block python",
+        {**a_model(), "spec": {"source": {"uri": "s3://m/k"}, "engine": "Torch", "torch": _TORCH}},
+    ),
+    Refused(
+        "engine Python with a second block",
+        a_model(torch=_TORCH),
+        "remove the block torch",
+        a_model(),
+    ),
+    Refused(
+        "http without a digest",
+        a_model(source={"uri": "http://store/m"}),
+        "http:// is not encrypted",
+        a_model(source={"uri": "http://store/m", "digest": DIGEST}),
+    ),
+    Refused(
+        "credentials for a source that takes none",
+        a_model(source={"uri": "file:///models/m", "credentialsSecretRef": {"name": "keys"}}),
+        "credentialsSecretRef is used for s3:// and https:// only",
+        a_model(source={"uri": "https://store/m", "credentialsSecretRef": {"name": "keys"}}),
+    ),
+    Refused(
+        "a scheme that is not there",
+        a_model(source={"uri": "gs://bucket/key"}),
+        "expected s3://bucket/key, https://host/path",
+        a_model(source={"uri": "configmap://code/encoder"}),
+    ),
+    Refused(
+        "a digest of another kind",
+        a_model(source={"uri": "s3://m/k", "digest": "md5:0123"}),
+        "expected sha256: and 64 lower-case hex digits",
+        a_model(source={"uri": "s3://m/k", "digest": DIGEST}),
+    ),
+    Refused(
+        "a rollout that can never move",
+        a_model(rollout={"maxSurge": 0, "maxUnavailable": 0}),
+        "maxSurge and maxUnavailable are both 0",
+        a_model(rollout={"maxSurge": 0, "maxUnavailable": 1}),
+    ),
+    Refused(
+        "Recreate without leave",
+        a_model(rollout={"strategy": "Recreate"}),
+        "also set allowRecreate: true",
+        a_model(rollout={"strategy": "Recreate", "allowRecreate": True}),
+    ),
+    Refused(
+        "a label that the operator sets",
+        a_model(podMetadata={"labels": {"podium.dev/model": "mine"}}),
+        "use a prefix of your own",
+        a_model(podMetadata={"labels": {"team.example/model": "mine"}}),
+    ),
+    Refused(
+        "a quantity that is none",
+        a_model(resources={"limits": {"memory": "4 GB"}}),
+        "expected a quantity such as 500m, 4Gi or 1",
+        a_model(resources={"limits": {"memory": "4Gi", "cpu": 2}}),
+    ),
+    Refused(
+        "a negative quantity",
+        a_model(resources={"limits": {"cpu": -1}}),
+        "expected a quantity such as 500m, 4Gi or 1",
+        a_model(resources={"limits": {"cpu": 0}}),
+    ),
+    Refused(
+        "a tolerance with a sign",
+        a_model(smokeTest={"request": {"x": 1}, "tolerance": "-1"}),
+        "expected a decimal in quotes",
+        a_model(smokeTest={"request": {"x": 1}, "tolerance": "0.5"}),
+    ),
+    Refused(
+        "a version with a space",
+        a_model(version="my version"),
+        "expected letters, digits and, between them",
+        a_model(version="my-version_2+a.b"),
+    ),
+    Refused(
+        "an entrypoint without an attribute",
+        a_model(python={"entrypoint": "echo.Echo"}),
+        "expected module:attribute",
+        a_model(python={"entrypoint": "pkg.echo:Echo"}),
+    ),
+    Refused(
+        "a member that is both",
+        a_pipeline(
+            models=[{"name": "m", "inline": a_definition(), "modelRef": {"name": "echo"}}],
+            steps=[_step("one")],
+            outputs=[{"name": "y", "from": "one.y"}],
+        ),
+        "exactly one of inline and modelRef",
+        _graph([_step("one")]),
+    ),
+    Refused(
+        "a member that is neither",
+        a_pipeline(models=[{"name": "m"}], steps=[_step("one")], outputs=[{"name": "y", "from": "one.y"}]),
+        "exactly one of inline and modelRef",
+        a_pipeline(
+            models=[{"name": "m", "modelRef": {"name": "echo"}}],
+            steps=[_step("one")],
+            outputs=[{"name": "y", "from": "one.y"}],
+        ),
+    ),
+    Refused(
+        "a step of an unknown model",
+        _graph([_step("one", model="n")]),
+        "a step calls a model that is not listed",
+        _graph([_step("one")]),
+    ),
+    Refused(
+        "a step called request",
+        _graph([_step("one"), _step("request")]),
+        "a step is named request",
+        _graph([_step("one"), _step("requests")]),
+    ),
+    Refused(
+        "an input from nowhere",
+        _graph([_step("one", "two.y")]),
+        "an input of a step comes from a step that does not exist",
+        _graph([_step("one", "two.y"), _step("two")]),
+    ),
+    Refused(
+        "an input from a step whose name only begins alike",
+        _graph([_step("one", "two.y"), _step("twofold")]),
+        "an input of a step comes from a step that does not exist",
+        _graph([_step("one", "twofold.y"), _step("twofold")]),
+    ),
+    Refused(
+        "an output from nowhere",
+        _graph([_step("one")], output="two.y"),
+        "an output comes from a step that does not exist",
+        _graph([_step("one")]),
+    ),
+    Refused(
+        "a source that names no value",
+        _graph([_step("one", "request")]),
+        "expected request.<name> or <step>.<output>",
+        _graph([_step("one", "request.x.y")]),
+    ),
+    Refused(
+        "more edges than fit",
+        _edges(256),
+        "the steps have more than 256 inputs together",
+        _edges(255 // 32 * 32),
+    ),
+    Refused(
+        "more declarations than fit",
+        _tensors(257),
+        "the inline models declare more than 256 inputs and outputs together",
+        _tensors(256),
+    ),
+)
