@@ -20,6 +20,7 @@ def build_report(residents: Residents, desk: AssignmentDesk, pod_uid: str, runti
         mounted=desk.mounted.generation if desk.mounted else None,
         ready=residents.is_ready(),
         draining=residents.drain.has_begun,
+        assigned=tuple(revision.name for revision in desk.applied.revisions) if desk.applied else (),
         promoted=desk.applied.promoted if desk.applied else None,
         revisions=tuple(_revision(resident, hosted) for hosted in resident.hosted) if resident else (),
         memory_limit_bytes=memory.limit_bytes,
