@@ -50,13 +50,14 @@ def has_taken(pod: ObservedPod, wanted: Assignment, at_least: Generation) -> boo
     report = pod.report
     if report is None or report.applied is None or report.applied < at_least:
         return False
-    return report.promoted == wanted.promoted and holds_exactly(report, {r.name for r in wanted.revisions})
+    return report.promoted == wanted.promoted and assigned(report) == {r.name for r in wanted.revisions}
 
 
-def holds_exactly(report: Report, names: set[str]) -> bool:
-    """Whether the pod holds these revisions and, but for what is on its way out, no others."""
-    staying = {held.name for held in report.revisions if held.state is not RevisionState.DRAINING}
-    return staying <= names <= {held.name for held in report.revisions}
+def assigned(report: Report) -> frozenset[str]:
+    """Revisions that the pod was told to hold; by a release that does not say, those it holds and keeps."""
+    if report.assigned is not None:
+        return frozenset(report.assigned)
+    return frozenset(held.name for held in report.revisions if held.state is not RevisionState.DRAINING)
 
 
 def settled(pool: Pool) -> bool:

@@ -16,9 +16,19 @@ def reported_failure(pods: tuple[ObservedPod, ...], revision: str) -> Problem | 
     """Why a pod says that it could not load or keep this revision, by the first such pod in name order."""
     for pod in sorted(pods, key=lambda pod: pod.name):
         held = pod.holds(revision)
-        if held is not None and held.state is RevisionState.FAILED:
+        if held is not None and pod.report is not None and _has_failed(held, pod.report.promoted):
             return _problem(pod, held)
     return None
+
+
+def _has_failed(held: RevisionReport, promoted: str | None) -> bool:
+    """Failed, trying again after a failure, or promoted and relieved of its traffic by the pod itself."""
+    if held.state is RevisionState.FAILED:
+        return True
+    if held.last_failure is None:
+        return False
+    relieved = held.state is RevisionState.READY and held.name == promoted
+    return relieved or held.state in (RevisionState.FETCHING, RevisionState.LOADING, RevisionState.WARMING)
 
 
 def _problem(pod: ObservedPod, held: RevisionReport) -> Problem:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from podium_crds.assignment import Assignment, Generation, RevisionState
 from podium_operator.rollout.actions import Action, Push, WriteAssignment
-from podium_operator.rollout.assignments import compiled, has_taken, holds_exactly, same_content, settled
+from podium_operator.rollout.assignments import assigned, compiled, has_taken, same_content, settled
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool
 
 LOADED = (RevisionState.READY, RevisionState.ACTIVE)
@@ -90,10 +90,6 @@ def _swap(pool: Pool, goal: str, context: Context) -> Step:
     third = [name for name in pool.warm if name != goal]
     if third:
         kept = tuple(name for name in pool.warm if name == goal)
-        if not settled(pool):
-            return replace(
-                _mend(pool, context), waiting="pods to see the ConfigMap before an older revision is unloaded"
-            )
         return _write(pool, _compiled(pool, pool.promoted, kept, context), promoted_at=pool.promoted_at or context.now)
     mended = _mend(pool, context, candidate=goal)
     if mended.actions:
@@ -118,6 +114,9 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
     loaded = [pod for pod in bearing if (held := pod.holds(goal)) is not None and held.state in LOADED]
     if bearing and len(loaded) == len(bearing):
         return _promote(pool, goal, context, warm=(pool.promoted,))
+    lingering = [pod for pod in bearing if _others(pod, {pool.promoted, goal})]
+    if lingering:
+        return Step(waiting=f"an older revision to leave {lingering[0].name}: it waits for the mounted ConfigMap")
     loading = [pod for pod in bearing if pod.holds(goal) is not None and pod not in loaded]
     limit = context.desired.rollout.max_parallel_loads if loaded else 1
     idle = [pod for pod in bearing if pod.holds(goal) is None and pod.report is not None]
@@ -128,6 +127,11 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
     if silent and not chosen and not loading:
         waiting = f"a report of {', '.join(sorted(silent))}"
     return Step(tuple(Push(pod, wanted) for pod in chosen), waiting=waiting)
+
+
+def _others(pod: ObservedPod, names: set[str]) -> bool:
+    """Whether the pod holds a revision besides these: at most two are ever in its memory."""
+    return pod.report is not None and any(held.name not in names for held in pod.report.revisions)
 
 
 def _promote(pool: Pool, goal: str, context: Context, warm: tuple[str, ...]) -> Step:
@@ -174,7 +178,7 @@ def _holds_only(pod: ObservedPod, pool: Pool, candidate: str) -> bool:
     if report is None or report.applied is None or report.applied < pool.assignment.generation:
         return False
     wanted = {revision.name for revision in pool.assignment.revisions} | {candidate}
-    return report.promoted == pool.promoted and holds_exactly(report, wanted)
+    return report.promoted == pool.promoted and assigned(report) == wanted
 
 
 def _pushes(pods: list[ObservedPod], assignment: Assignment, context: Context) -> tuple[Action, ...]:
