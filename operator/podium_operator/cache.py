@@ -6,7 +6,7 @@ nothing. Absence here means "does not exist" only once `primed`.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,8 @@ class Cache:
         """kind → object; put and removed here only."""
         self._owned: dict[tuple[str, Key], set[Ref]] = {}
         """(kind, owner) → its children of that kind."""
+        self._users: dict[Ref, set[Key]] = {}
+        """InferenceModel → pipelines that refer to it, whether it exists or not."""
         self._tombstones: OrderedDict[Ref, int] = OrderedDict()
         """Deleted object → version of its deletion, so that a listing from before brings nothing back."""
         self.primed = False
@@ -85,6 +87,10 @@ class Cache:
             if each.namespace
         ]
 
+    def users(self, model: Key) -> frozenset[Key]:
+        """Pipelines that refer to a model: what becomes of it concerns them."""
+        return frozenset(self._users.get(Ref(MODEL, model.namespace, model.name), ()))
+
     def wrote(self, manifest: Mapping[str, Any]) -> None:
         """The server's answer to our own write. Call it with every answer, before the next pass can begin."""
         self._put(manifest, told=False)
@@ -114,10 +120,6 @@ class Cache:
         removed = tuple(each for each in stale if self._remove(each, at))
         return Healed(changed, removed, frozenset(owner for owner in owners if owner))
 
-    def owner(self, manifest: Mapping[str, Any]) -> Key | None:
-        """The key to reconcile for an object: itself, or the resource that its labels name."""
-        return owner_key(manifest)
-
     def owners_on(self, node: str) -> frozenset[Key]:
         """Owners of the pods on a node."""
         found = set()
@@ -142,6 +144,8 @@ class Cache:
             self._disown(identity, known)
             entry.told = told or (known.told and known.body == body)
         objects[identity] = entry
+        for model in _models_used(manifest):
+            self._users.setdefault(model, set()).add(Key(PIPELINE, str(identity.namespace), identity.name))
         if entry.owner is not None:
             self._owned.setdefault((identity.kind, entry.owner), set()).add(identity)
         self._metrics.cached(identity.kind, len(objects))
@@ -164,6 +168,12 @@ class Cache:
         return True
 
     def _disown(self, identity: Ref, entry: _Entry) -> None:
+        if identity.kind == PIPELINE:
+            for model in _models_used(_manifest(entry)):
+                users = self._users.get(model, set())
+                users.discard(Key(PIPELINE, str(identity.namespace), identity.name))
+                if not users:
+                    self._users.pop(model, None)
         if entry.owner is None:
             return
         owned = self._owned.get((identity.kind, entry.owner))
@@ -186,9 +196,14 @@ def owner_key(manifest: Mapping[str, Any]) -> Key | None:
     return None
 
 
-def owners(manifests: Iterable[Mapping[str, Any]]) -> frozenset[Key]:
-    """The keys to reconcile for those objects."""
-    return frozenset(key for each in manifests if (key := owner_key(each)))
+def _models_used(manifest: Mapping[str, Any]) -> Iterator[Ref]:
+    """The InferenceModels that a pipeline refers to; nothing for other kinds, or for what is no valid pipeline."""
+    if manifest["kind"] != PIPELINE:
+        return
+    for member in (manifest.get("spec") or {}).get("models") or ():
+        name = (member.get("modelRef") or {}).get("name")
+        if name:
+            yield Ref(MODEL, manifest["metadata"]["namespace"], str(name))
 
 
 def _manifest(entry: _Entry) -> Manifest:

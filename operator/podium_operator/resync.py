@@ -106,5 +106,6 @@ class Resync:
             for missed in refs:
                 self._metrics.healed(each.kind.name, event)
                 log.debug("resync_found_change", kind=each.kind.name, type=event, object=str(missed))
-        for key in healed.owners:
+        users = frozenset().union(*(self._cache.users(key) for key in healed.owners))
+        for key in healed.owners | users:
             self._queue.add(key, Priority.RESYNC)

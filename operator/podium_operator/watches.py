@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import kopf
 
-from podium_operator.cache import Cache, owner_key
+from podium_operator.cache import MODEL, Cache, owner_key
 from podium_operator.errors import WatchesEnded
 from podium_operator.kube.config import Credentials
 from podium_operator.kube.kinds import Kind
@@ -160,6 +160,9 @@ class Watches:
         key = owner_key(typed)
         if key is not None:
             self._queue.add(key, priority)
+            if kind.name == MODEL:
+                for pipeline in self._cache.users(key):
+                    self._queue.add(pipeline, priority)
         elif kind.name == "Node":
             for owner in self._cache.owners_on(manifest["metadata"]["name"]):
                 self._queue.add(owner, priority)

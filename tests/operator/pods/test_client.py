@@ -111,7 +111,7 @@ async def test_a_refusal_carries_the_pods_words() -> None:
 async def test_an_answer_of_another_pod_at_the_same_address_is_refused() -> None:
     handler, _ = guarded(NEW, "uid-2", reporting)
     async with a_pod(handler) as client:
-        with pytest.raises(Refused, match="pod uid-1 answers at .*, expected uid-2"):
+        with pytest.raises(Refused, match="pod uid-1 answers at"):
             await client.get_report("127.0.0.1", "uid-2", AdminKeys(NEW))
 
 
