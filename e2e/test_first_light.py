@@ -11,7 +11,7 @@ from e2e.support import oip, undrained
 from e2e.support.kubectl import condition
 from e2e.support.models import Chain, Scaler
 from e2e.support.namespaces import Space
-from e2e.support.swaps import STEADY
+from e2e.support.swaps import LONG_S, STEADY
 
 
 @pytest.mark.thin
@@ -89,7 +89,7 @@ def test_the_prober_reports_failures_of_a_deployment_without_drain(space: Space)
     space.kubectl.apply(*undrained.objects(space.installation.images.runtime))
     space.kubectl.rolled_out(f"deployment/{undrained.NAME}")
     address = space.kubectl.get("service", undrained.NAME)["spec"]["clusterIP"]
-    with Probe(oip.load(address, undrained.PORT, undrained.NAME)) as probe:
+    with Probe(oip.load(address, undrained.PORT, undrained.NAME, long_s=LONG_S)) as probe:
         probe.wait_for_successes(STEADY, timeout=60)
         space.kubectl("rollout", "restart", f"deployment/{undrained.NAME}")
         space.kubectl.rolled_out(f"deployment/{undrained.NAME}")

@@ -21,8 +21,12 @@ def namespace(kubectl: Kubectl) -> str:
 
 def pod_logs(kubectl: Kubectl) -> list[str]:
     """The logs of every container, and of the one before it where it was restarted."""
-    parts = []
-    for pod in kubectl.list("pods"):
+    parts: list[str] = []
+    try:
+        pods = kubectl.list("pods")
+    except KubectlError as exc:
+        return [f"(no pods to be had: {exc.said[:500]})"]
+    for pod in pods:
         name = pod["metadata"]["name"]
         for status in pod["status"].get("containerStatuses", []):
             where = [name, "-c", status["name"], f"--tail={_LINES}"]

@@ -124,4 +124,4 @@ def _files(*names: str) -> Iterator[Path]:
 def _on_every_node(cluster: Cluster, tag: str) -> bool:
     """Whether every node lists the image. A node lists only its largest 50, so that False may also mean unknown."""
     nodes = Kubectl(cluster.kubeconfig).list("nodes")
-    return all(any(tag in image.get("names", []) for image in node["status"].get("images", [])) for node in nodes)
+    return all(any(tag in (image.get("names") or []) for image in node["status"].get("images", [])) for node in nodes)

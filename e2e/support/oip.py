@@ -34,7 +34,7 @@ def number(text: str) -> float:
 def load(host: str, port: int, name: str, *, long_s: float = 0.0) -> Load:
     """20 requests a second from 10 clients, and 4 clients with requests of `long_s` back to back unless that is 0."""
     long_body = body(NUMBER, long_s) if long_s else ""
-    return Load(host=host, port=port, path=path(name), body=body(NUMBER), long_body=long_body)
+    return Load(host=host, port=port, path=path(name), body=body(NUMBER), long_body=long_body, timeout_s=15.0)
 
 
 def ask(host: str, port: int, name: str, value: float, *, delay: float = 0, timeout_s: float = 30.0) -> Answer:

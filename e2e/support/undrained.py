@@ -8,7 +8,7 @@ from typing import Any
 NAME = "undrained"
 PORT = 8080
 _SERVER = """\
-import json, os, signal
+import json, os, signal, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Echo(BaseHTTPRequestHandler):
@@ -18,6 +18,7 @@ class Echo(BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         values = request["inputs"][0]["data"]
+        time.sleep(request["inputs"][1]["data"][0])
         body = json.dumps({"outputs": [{"name": "y", "data": values}]}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
