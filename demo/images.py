@@ -20,29 +20,21 @@ _SHARED = ("pyproject.toml", "README.md", ".dockerignore", "images/python-root.s
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that can be built here."""
+    """An image that can be built here. `tag` follows from every file and argument that it is made of."""
 
     name: str
-    inputs: tuple[str, ...]
+    tag: str
     arguments: Mapping[str, str]
 
     @property
-    def folder(self) -> str:
-        """Where its Dockerfile lies."""
-        return f"images/{self.name.removeprefix('podium-')}"
+    def dockerfile(self) -> Path:
+        """Its Dockerfile."""
+        return REPOSITORY / _folder(self.name) / "Dockerfile"
 
     @property
     def repository(self) -> str:
         """Its name without the tag."""
         return f"localhost/{self.name}"
-
-    @property
-    def tag(self) -> str:
-        """Follows from every file and argument that the image is made of."""
-        digest = hashlib.sha256(json.dumps(dict(self.arguments), sort_keys=True).encode())
-        for path in _files(self.folder, *self.inputs):
-            digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
-        return f"src-{digest.hexdigest()[:12]}"
 
     @property
     def reference(self) -> str:
@@ -64,9 +56,9 @@ def images(target: Target) -> Images:
     gpu = any(node["status"].get("allocatable", {}).get(_GPU, "0") != "0" for node in target.nodes())
     runtime = {"REQUIREMENTS": "runtime-torch", "ACCELERATOR": "cuda" if gpu else "cpu"}
     return Images(
-        operator=Image("podium-operator", (*_SHARED, "requirements/operator.txt", "crds", "operator"), {}),
-        runtime=Image("podium-runtime", (*_SHARED, "requirements/runtime-torch.txt", "crds", "runtime"), runtime),
-        store=Image("podium-store", ("images/python-root.sh",), {}),
+        operator=_image("podium-operator", (*_SHARED, "requirements/operator.txt", "crds", "operator"), {}),
+        runtime=_image("podium-runtime", (*_SHARED, "requirements/runtime-torch.txt", "crds", "runtime"), runtime),
+        store=_image("podium-store", ("images/python-root.sh",), {}),
     )
 
 
@@ -77,10 +69,19 @@ def provide(target: Target, wanted: Images) -> None:
             detail(f"{image.reference} is on every node")
             continue
         detail(f"{image.reference}: building, then loading")
-        target.cluster.build_image(
-            REPOSITORY / image.folder / "Dockerfile", REPOSITORY, image.reference, image.arguments
-        )
+        target.cluster.build_image(image.dockerfile, REPOSITORY, image.reference, image.arguments)
         target.cluster.load_images([image.reference])
+
+
+def _image(name: str, inputs: tuple[str, ...], arguments: Mapping[str, str]) -> Image:
+    digest = hashlib.sha256(json.dumps(dict(arguments), sort_keys=True).encode())
+    for path in _files(_folder(name), *inputs):
+        digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
+    return Image(name, f"src-{digest.hexdigest()[:12]}", arguments)
+
+
+def _folder(name: str) -> str:
+    return f"images/{name.removeprefix('podium-')}"
 
 
 def _on_every_node(target: Target, reference: str) -> bool:
