@@ -67,7 +67,7 @@ LOAD_FIELDS = frozenset(
 TUNING_FIELDS = frozenset({"batching", "idempotent", "timeout_seconds"})
 """What loaded workers take on between two batches. So do `timeoutSeconds` and `retries` of steps."""
 
-UNHASHED_FIELDS = frozenset({"replicas", "pod_metadata", "rollout"})
+UNHASHED_FIELDS = frozenset({"replicas", "suspend", "pod_metadata", "rollout"})
 """What makes no revision."""
 
 _STEP_TUNING = ("timeoutSeconds", "retries")
@@ -106,7 +106,7 @@ class RevisionRecord(Lenient):
     template_version: int = 1
     """Version of the operator's pod builder, pinned like the image."""
     serving: ServingSpec
-    """The pod fields of the spec. `replicas`, `podMetadata` and `rollout` are at their defaults: they make no
+    """The pod fields of the spec. `replicas`, `suspend`, `podMetadata` and `rollout` are at their defaults: they make no
     revision and are read from the live object."""
     members: tuple[MemberRecord, ...]
     graph: Graph | None = None

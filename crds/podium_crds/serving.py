@@ -160,6 +160,8 @@ class ServingSpec(Ruled):
 
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """Number of pods. An autoscaler writes it through the scale subresource; 0 serves nothing."""
+    suspend: bool = False
+    """Whether no pods run for now, whatever replicas says."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     """How long a whole request may take, all steps included."""
     runtime: RuntimeSpec = RuntimeSpec()
@@ -214,6 +216,11 @@ class ServingSpec(Ruled):
     """The memory through which tensors move between the processes of a pod."""
     rollout: RolloutSpec = RolloutSpec()
     """How a change reaches the pods."""
+
+    @property
+    def desired_replicas(self) -> int:
+        """Pods that should run: replicas, or 0 while suspended."""
+        return 0 if self.suspend else self.replicas
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

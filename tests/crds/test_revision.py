@@ -67,6 +67,7 @@ MODEL_CHANGES: dict[str, tuple[JsonObject, set[Hash]]] = {
     "volume_mounts": ({"volumeMounts": [{"name": "a", "mountPath": "/a"}]}, {"shape"}),
     "shared_memory": ({"sharedMemory": {"arenaBytes": 1 << 25}}, {"shape"}),
     "replicas": ({"replicas": 5}, set()),
+    "suspend": ({"suspend": True}, set()),
     "pod_metadata": ({"podMetadata": {"labels": {"a": "b"}}}, set()),
     "rollout": ({"rollout": {"strategy": "Surge", "maxSurge": 3, "paused": True, "loadTimeoutSeconds": 9}}, set()),
 }
