@@ -91,7 +91,7 @@ class Operator:
 
     async def _lead(self, elector: Elector, workers: Workers, watches: Watches, group: asyncio.TaskGroup) -> None:
         """Wait to lead, and lead until stopped; then let the passes in work end, still leading."""
-        if not await self._unless_stopped(elector.acquire(), watches):
+        if await self._unless_stopped(elector.acquire(), watches) is None:
             return
         holding = group.create_task(elector.hold(), name="lease")
         self._metrics.leading(True)
