@@ -76,6 +76,10 @@ class ModelError(PodiumError):
         super().__init__(clipped(message))
 
 
+class ContractBreach(ModelError):
+    """The model answered, but not with the outputs that the resource declares."""
+
+
 class PoisonedRequest(ModelError):  # noqa: N818
     """Two workers died with this request on them; it is not tried again."""
 

@@ -108,6 +108,7 @@ async def opened(settings: Settings) -> AsyncIterator[Runtime]:
         front = FrontDoor(residents, Receiving(resources.arena), limits, cold_app(residents, metrics), loop.time)
         runtime = Runtime(settings, residents, QuietServer(front, listener), asyncio.Event(), asyncio.Event())
         await runtime.data.open()
+        log.info("data_port_open", port=runtime.data.port)
         _take_signals(loop, runtime.stop)
         health = runtime.run_beside(residents.watch_health(), "health")
         gc.freeze()  # what lives until the end is not walked by the collector again

@@ -81,6 +81,8 @@ class Failure(_Message, frozen=True, tag="failure"):
 
     batch: Count
     message: Text
+    breach: bool = False
+    """The model returned something else than the resource declares: no other request would fare better."""
 
 
 class Dispatch(_Message, frozen=True, tag="dispatch"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from podium.errors import InvalidInput, ModelError, PodiumError
+from podium.errors import ContractBreach, InvalidInput, ModelError, PodiumError
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
 from podium.serving.contract import Contract, described, disagreement
 from podium.serving.errors import RevisionFailedError
@@ -72,7 +72,7 @@ async def _synthesized(member: Member, group: WorkerGroup) -> None:
         try:
             await _on_every_instance(member, group, inputs, Reason.WARMUP_FAILED)
         except RevisionFailedError as error:
-            if not isinstance(error.__cause__, ModelError | InvalidInput):
+            if error.reason is Reason.CONTRACT_MISMATCH or not isinstance(error.__cause__, ModelError | InvalidInput):
                 raise
             log.warning("synthesized_warm_up_refused", member=member.name, rows=rows, error=str(error))
             return
@@ -83,6 +83,8 @@ async def _on_every_instance(member: Member, group: WorkerGroup, inputs: Mapping
     calls = [_infer(group, inputs, "warm-up", member) for _ in range(member.instances)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
+        if isinstance(result, ContractBreach):
+            raise RevisionFailedError(Reason.CONTRACT_MISMATCH, f"{member.name}: {result}") from result
         if isinstance(result, PodiumError):
             raise RevisionFailedError(reason, f"warm-up of {member.name}: {result}") from result
         if isinstance(result, BaseException):

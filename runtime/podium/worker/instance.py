@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from podium.engines.base import Engine, EngineBatch
-from podium.errors import InvalidInput, ModelError
+from podium.errors import ContractBreach, InvalidInput, ModelError
 from podium.ipc.channel import Payloads
 from podium.ipc.descriptor import MAX_TENSORS, Inline, SlotRange, TensorRef, aligned
 from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch, Reply
@@ -49,7 +49,7 @@ class Instance:
         declared = {spec.name: spec for spec in self.member.outputs}
         missing = sorted(declared.keys() - arrays.keys())
         if missing:
-            raise ModelError(f"outputs {missing} are declared and were not returned; returned were {sorted(arrays)}")
+            raise ContractBreach(f"outputs {missing} are declared and were not returned; returned were {sorted(arrays)}")
         outputs: dict[str, Tensor] = {}
         for name, array in arrays.items():
             if declared and name not in declared:
@@ -59,7 +59,7 @@ class Instance:
             except InvalidInput as error:
                 raise ModelError(f"output {name!r}: {error}") from error
             if declared and outputs[name].dtype is not declared[name].dtype:
-                raise ModelError(f"output {name!r} is {outputs[name].dtype}, declared is {declared[name].dtype}")
+                raise ContractBreach(f"output {name!r} is {outputs[name].dtype}, declared is {declared[name].dtype}")
             if rows and (array.ndim == 0 or array.shape[0] != sum(rows)):
                 raise ModelError(f"output {name!r} has shape {list(array.shape)}, expected {sum(rows)} rows")
         return outputs

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from podium.engines.base import Engine, context_of, user_error
-from podium.errors import MAX_MESSAGE_CHARS, ModelError, PodiumError, ProtocolError, clipped
+from podium.errors import MAX_MESSAGE_CHARS, ContractBreach, ModelError, PodiumError, ProtocolError, clipped
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
 from podium.ipc.channel import Payloads, WorkerChannel
 from podium.ipc.descriptor import SlotRange
@@ -103,7 +103,8 @@ class Worker:
         try:
             reply, frames = instance.run(dispatch, payloads, self._ask)
         except (ModelError, ProtocolError) as error:
-            self._channel.send(Failure(dispatch.epoch, dispatch.batch, clipped(str(error), MAX_MESSAGE_CHARS)))
+            breach = isinstance(error, ContractBreach)
+            self._channel.send(Failure(dispatch.epoch, dispatch.batch, clipped(str(error), MAX_MESSAGE_CHARS), breach))
             return
         self._channel.send(reply, frames)
 
