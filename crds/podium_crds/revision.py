@@ -106,8 +106,8 @@ class RevisionRecord(Lenient):
     template_version: int = 1
     """Version of the operator's pod builder, pinned like the image."""
     serving: ServingSpec
-    """The pod fields of the spec. `replicas`, `suspend`, `podMetadata` and `rollout` are at their defaults: they make no
-    revision and are read from the live object."""
+    """The pod fields of the spec. `replicas`, `suspend`, `podMetadata` and `rollout` are at their defaults: they make
+    no revision and are read from the live object."""
     members: tuple[MemberRecord, ...]
     graph: Graph | None = None
     digests: dict[str, Digest] = Field(default_factory=dict)
