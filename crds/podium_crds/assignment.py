@@ -17,7 +17,7 @@ from podium_crds.tensors import TensorSpec
 SCHEMA_VERSION = 1
 MAX_ASSIGNMENT_BYTES = 512 * 1024
 MAX_REVISION_BYTES = 240 * 1024
-"""Of one compiled revision: a swap needs two of them in one assignment."""
+"""Of the members and the graph of one revision: a swap needs two of them in one assignment."""
 
 
 @total_ordering

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from podium_crds.assignment import (
     MAX_ASSIGNMENT_BYTES,
-    MAX_REVISION_BYTES,
     Artifact,
     Assignment,
     Batching,
@@ -33,13 +32,10 @@ def credentials_path(secret: str) -> str:
 def compile_revision(
     record: RevisionRecord, digests: Mapping[str, str] | None = None, *, load_timeout_seconds: int = 600
 ) -> Revision:
-    """The revision as a pod loads it. `digests` by member name pins what the record does not pin yet.
-
-    Raises AssignmentTooLargeError above 240 KiB, so that a swap, which needs two revisions at once, is never stuck.
-    """
+    """The revision as a pod loads it. `digests` by member name pins what the record does not pin yet."""
     pinned = {**(digests or {}), **record.digests}
     timeout = record.serving.timeout_seconds
-    revision = Revision(
+    return Revision(
         name=record.name,
         version=record.version,
         members=tuple(
@@ -48,9 +44,6 @@ def compile_revision(
         graph=record.graph,
         timeout_seconds=timeout,
     )
-    if (size := json_bytes(revision.wire())) > MAX_REVISION_BYTES:
-        raise AssignmentTooLargeError(f"revision {record.name}", size, MAX_REVISION_BYTES)
-    return revision
 
 
 def compile_assignment(  # noqa: PLR0913 (one keyword for each field of the assignment that is not compiled)

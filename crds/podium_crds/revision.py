@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from podium_crds.assignment import Graph, ResourceKind, ResourceRef, Step, StepCondition, StepInput
-from podium_crds.base import Digest, JsonObject, Lenient, canonical_json
+from podium_crds.assignment import MAX_REVISION_BYTES, Graph, ResourceKind, ResourceRef, Step, StepCondition, StepInput
+from podium_crds.base import Digest, JsonObject, Lenient, canonical_json, json_bytes
 from podium_crds.defaults import canonical
-from podium_crds.errors import RecordError, ReferenceNotFoundError, ResourceError
+from podium_crds.errors import AssignmentTooLargeError, RecordError, ReferenceNotFoundError, ResourceError
 from podium_crds.graph import Contract, check_graph
 from podium_crds.model import InferenceModel, ModelDefinition
 from podium_crds.parse import Resource
@@ -177,14 +177,15 @@ def revision_of(
     `models` holds what `modelRef`s name: the promoted revision of a model that runs its own pods, else the model
     itself. `configmaps` holds the data of the ConfigMaps in `references`, also of models given as such. `image` is used
     where the spec names none; keep that of an earlier record with `pinned_like`.
-    Raises ResourceError for a graph that cannot run and ReferenceNotFoundError for what is not in the mappings.
+    Raises ResourceError for a graph that cannot run, ReferenceNotFoundError for what is not in the mappings, and
+    AssignmentTooLargeError for a revision of which two would not fit one assignment: it could never be swapped.
     """
     members, digests = _members(resource, models, configmaps)
     graph = graph_of(resource.spec) if isinstance(resource, InferencePipeline) else None
     if graph is not None:
         _check(resource, graph, members)
     hashes = _hashes(resource, members)
-    return RevisionRecord(
+    record = RevisionRecord(
         name=_name(resource.metadata.name, hashes),
         resource=ResourceRef(
             kind=ResourceKind(resource.kind), namespace=resource.metadata.namespace, name=resource.metadata.name
@@ -198,6 +199,10 @@ def revision_of(
         graph=graph,
         digests=digests,
     )
+    loaded = {"members": [member.wire() for member in members], "graph": graph.wire() if graph else None}
+    if (size := json_bytes(loaded)) > MAX_REVISION_BYTES:
+        raise AssignmentTooLargeError(f"{resource.kind} {resource.metadata.name}", size, MAX_REVISION_BYTES)
+    return record
 
 
 def graph_of(spec: InferencePipelineSpec) -> Graph:

@@ -143,4 +143,4 @@ def test_two_revisions_of_the_largest_legal_object_fit_one_assignment(largest: o
 def test_a_revision_that_could_not_be_swapped_is_refused() -> None:
     files = {"code": {"echo.py": "#" * MAX_REVISION_BYTES}}
     with pytest.raises(AssignmentTooLargeError, match="into an artifact store"):
-        compile_revision(record(a_model(source={"uri": "configmap://code"}), files))
+        record(a_model(source={"uri": "configmap://code"}), files)
