@@ -133,7 +133,7 @@ class Serving:
             owner=subject.owner,
             generation=subject.generation,
             target=KnownRevision(name=record.name, record=record),
-            replicas=resource.spec.replicas,
+            replicas=resource.spec.desired_replicas,
             rollout=resource.spec.rollout,
             retry_token=subject.annotation(RETRY),
             lease_transitions=self._parts.transitions(),
@@ -181,6 +181,7 @@ class Serving:
             desired.generation,
             loaded=loaded(observed, facts.target),
             retained=facts.current not in (None, facts.target),
+            suspended=bool(subject.manifest["spec"].get("suspend")),
         )
         known = observed.revisions.get(desired.target.name, desired.target)
         described = self._subject(subject, known, desired.replicas)
@@ -191,7 +192,7 @@ class Serving:
             owner=subject.owner,
             rollout=resource.spec.rollout,
             pod_metadata=resource.spec.pod_metadata,
-            replicas=resource.spec.replicas,
+            replicas=resource.spec.desired_replicas,
             rotation=subject.annotation(ROTATE_ADMIN_KEY),
         )
         try:
@@ -204,7 +205,7 @@ class Serving:
         except NotOursError as exc:
             degraded = replace(decided.facts, degraded=Problem(Reason.RECONCILE_ERROR, str(exc)))
             judgement = Judgement(degraded, subject.generation)
-            described = self._subject(subject, None, resource.spec.replicas)
+            described = self._subject(subject, None, resource.spec.desired_replicas)
             await self._reporter.report(subject.manifest, described, observation.observed, judgement, self._now())
             return Result(_jittered(INVALID_S))
         if decided.actions:

@@ -17,6 +17,13 @@ _ARTIFACT_REASONS = (Reason.ARTIFACT_UNAVAILABLE, Reason.ARTIFACT_DIGEST_MISMATC
 
 
 @dataclass(frozen=True, slots=True)
+class _Verdict:
+    status: ConditionStatus
+    reason: Reason
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What one pass judged, and the generation that it judged."""
 
@@ -28,13 +35,15 @@ class Judgement:
     """Whether some pod holds the target loaded."""
     retained: bool = False
     """Whether a revision other than the failed target serves."""
+    suspended: bool = False
+    """Whether the spec asks for no pods by `suspend` rather than by `replicas`."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    status: ConditionStatus
-    reason: Reason
-    message: str = ""
+    @property
+    def rest(self) -> _Verdict:
+        """Why nothing should run, where nothing should."""
+        if self.suspended:
+            return _Verdict(ConditionStatus.FALSE, Reason.SUSPENDED, "spec.suspend is true")
+        return _Verdict(ConditionStatus.FALSE, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
 
 
 def conditions(judgement: Judgement, previous: tuple[Condition, ...], now: datetime) -> tuple[Condition, ...]:
@@ -84,7 +93,7 @@ def _ready(judgement: Judgement) -> _Verdict:
 def _available(judgement: Judgement) -> _Verdict:
     facts = judgement.facts
     if facts.stage is Stage.SCALED_TO_ZERO:
-        return _Verdict(ConditionStatus.FALSE, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
+        return judgement.rest
     if facts.available:
         return _Verdict(ConditionStatus.TRUE, Reason.ROLLOUT_COMPLETE, "requests are answered")
     problem = judgement.invalid or facts.problem or facts.degraded
@@ -101,7 +110,7 @@ def _progressing(judgement: Judgement) -> _Verdict:
         case Stage.SETTLED:
             return _Verdict(ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE, f"{facts.target} serves")
         case Stage.SCALED_TO_ZERO:
-            return _Verdict(ConditionStatus.FALSE, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
+            return judgement.rest
         case Stage.PAUSED:
             return _Verdict(ConditionStatus.TRUE, Reason.PAUSED, "spec.rollout.paused is true")
         case Stage.ROLLING:
@@ -115,7 +124,7 @@ def _up_to_date(judgement: Judgement) -> _Verdict:
     facts = judgement.facts
     progressing = _progressing(judgement)
     if judgement.invalid is None and facts.stage is Stage.SCALED_TO_ZERO:
-        return _Verdict(ConditionStatus.TRUE, Reason.SCALED_TO_ZERO, progressing.message)
+        return _Verdict(ConditionStatus.TRUE, progressing.reason, progressing.message)
     if judgement.invalid is None and facts.complete:
         return _Verdict(ConditionStatus.TRUE, Reason.ROLLOUT_COMPLETE, f"{facts.target} serves")
     if facts.stage is Stage.FAILED and judgement.retained:
