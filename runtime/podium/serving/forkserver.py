@@ -66,9 +66,10 @@ class ForkServer:
 
     async def stop(self) -> None:
         """Ends it; workers stay."""
-        self._control.close()
         self.process.kill()
         await self.process.exited
+        async with self._turn:  # whoever waits for an answer has read the end of the stream by now
+            self._control.close()
 
     async def _answer(self, timeout_s: float) -> int:
         loop = asyncio.get_running_loop()
@@ -95,6 +96,7 @@ class ForkServers:
         self._failures: dict[EngineKind, int] = {}
         self._not_before: dict[EngineKind, float] = {}
         self._closing = False
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def fork(self, kind: EngineKind, fds: tuple[int, int, int]) -> ChildProcess:
         """A worker from the fork server of that kind. Raises ForkServerUnavailable."""
@@ -104,6 +106,10 @@ class ForkServers:
         except ForkServerUnavailable:
             self._forget(kind, server)
             raise
+
+    def kinds(self) -> tuple[EngineKind, ...]:
+        """Engine kinds that have, or are getting, a fork server."""
+        return tuple(self._starting)
 
     def pid(self, kind: EngineKind) -> int | None:
         """Pid of the fork server of that kind, None where none is up."""
@@ -122,6 +128,7 @@ class ForkServers:
             if isinstance(result, ForkServer):
                 await result.stop()
         self._starting.clear()
+        await asyncio.gather(*self._ending)
 
     async def _server(self, kind: EngineKind) -> ForkServer:
         task = self._starting.get(kind)
@@ -158,5 +165,7 @@ class ForkServers:
         delay = 0.0 if failures == 1 else min(MAX_BACKOFF_S, 0.5 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
         self._not_before[kind] = asyncio.get_running_loop().time() + delay
         if server is not None:
-            server.process.kill()
+            ending = asyncio.create_task(server.stop(), name=f"end-fork-server-{kind.value}")
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
             log.warning("fork_server_lost", engine=kind.value, pid=server.process.pid, retry_in_s=round(delay, 3))

@@ -21,6 +21,7 @@ from podium.batching.queue import BatchQueue, Waiting, layout
 from podium.errors import (
     ArenaExhausted,
     BatchTooLarge,
+    ContractBreach,
     DeadlineExceeded,
     GroupStopped,
     ModelError,
@@ -209,7 +210,9 @@ class WorkerGroup:
         except TimeoutError:
             log.warning("group_stopped_with_requests", model=self.member.name, queued=len(self._queue))
         left = max(STOP_TIMEOUT_S, deadline - self._loop.time())
-        await asyncio.gather(*(instance.stop(left) for instance in self._instances))
+        # A worker that is still in a forward would hear Stop only after it: its time is over.
+        graces = {instance: 0.0 if instance in self._running else left for instance in self._instances}
+        await asyncio.gather(*(instance.stop(grace) for instance, grace in graces.items()))
         self._abandon(GroupStopped(f"{self.member.name} was stopped before it answered"))
 
     def _admit(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> Waiting:
@@ -335,7 +338,7 @@ class WorkerGroup:
             if isinstance(message, Reply):
                 self._complete(instance, running, message, payloads)
             else:
-                self._failed(running, message.message)
+                self._failed(running, message)
         finally:
             running.release()
         self._pump()
@@ -371,14 +374,16 @@ class WorkerGroup:
             if not waiting.future.done():
                 waiting.future.set_result(lease_out(share, arena, FRONT_END))
 
-    def _failed(self, running: _Running, message: str) -> None:
+    def _failed(self, running: _Running, failure: Failure) -> None:
         """The model raised: alone it was this request; in company the bad one is looked for where that is allowed."""
         live = running.live()
-        if len(running.requests) == 1:
-            self._fail(live, ModelError(message))
+        if failure.breach:
+            self._fail(live, ContractBreach(failure.message))
+        elif len(running.requests) == 1:
+            self._fail(live, ModelError(failure.message))
         elif not (self.member.idempotent or self.member.engine.kind is EngineKind.TORCH):
             hint = f"a batch of {len(running.requests)} requests failed; set idempotent to have the bad one found"
-            self._fail(live, ModelError(f"{hint}: {message}"))
+            self._fail(live, ModelError(f"{hint}: {failure.message}"))
         elif len(live) == 1:
             self._again.append(live)
         elif live:

@@ -129,6 +129,7 @@ class Supervisor:
         """Ends the present process at once; it is restarted. `reason` says why, for logs and errors."""
         if self._life is not None and self._life.process.alive:
             self._kill_reason = reason
+            self._pod.broker.unregister(self._life.peer)  # what it said meanwhile is not to be believed either
             self._life.process.kill()
 
     async def stop(self, grace_s: float) -> None:
@@ -256,9 +257,9 @@ class Supervisor:
             await asyncio.wait((life.outcome,), timeout=LAST_WORDS_TIMEOUT_S)
         if not life.outcome.done():
             status = life.process.exited.result()
-            raise WorkerLoadError(
-                Reason.LOAD_FAILED, f"the process ended with {described_exit(status)} while loading", status
-            )
+            reason, self._kill_reason = self._kill_reason, None
+            words = f"was killed, since {reason}," if reason else f"ended with {described_exit(status)}"
+            raise WorkerLoadError(Reason.LOAD_FAILED, f"the process {words} while loading", status)
         await self._take_outcome(life)
 
     async def _take_outcome(self, life: _Life) -> None:

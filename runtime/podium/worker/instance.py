@@ -49,7 +49,7 @@ class Instance:
         declared = {spec.name: spec for spec in self.member.outputs}
         missing = sorted(declared.keys() - arrays.keys())
         if missing:
-            raise ContractBreach(f"outputs {missing} are declared and were not returned; returned were {sorted(arrays)}")
+            raise ContractBreach(f"outputs {missing} are declared and were not returned; these were: {sorted(arrays)}")
         outputs: dict[str, Tensor] = {}
         for name, array in arrays.items():
             if declared and name not in declared:

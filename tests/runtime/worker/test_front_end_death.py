@@ -1,0 +1,37 @@
+"""When the front end is killed, no worker, no fork server and no shared memory is left."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.waiting import eventually
+
+
+def shared_memory() -> set[Path]:
+    return set(Path("/dev/shm").iterdir())
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+async def test_nothing_outlives_a_killed_front_end(tmp_path: Path, start: str) -> None:
+    shared_before = shared_memory()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.runtime.worker.front_end", str(tmp_path), start, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    pids = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+    assert len(pids) == (3 if start == "fork" else 2)
+    assert all(alive(pid) for pid in pids)
+    process.kill()
+    await process.wait()
+    await eventually(lambda: not any(alive(pid) for pid in pids), within_s=10)
+    assert shared_memory() <= shared_before
