@@ -70,6 +70,9 @@ lock: setup ## Pin every dependency again, with hashes
 	for extra in operator runtime; do $(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt; done
 	$(LOCK) pyproject.toml --extra runtime --extra torch -c requirements/dev.txt -o requirements/runtime-torch.txt
 
+bench: setup ## Measure: every benchmark, or NAME=coldstart|footprint; writes benchmarks/results
+	$(BIN)/python -m benchmarks $(NAME)
+
 ci: ## What continuous integration runs
 	bash .ci/run
 
