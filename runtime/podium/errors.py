@@ -76,7 +76,7 @@ class ModelError(PodiumError):
         super().__init__(clipped(message))
 
 
-class ContractBreach(ModelError):
+class ContractBreach(ModelError):  # noqa: N818
     """The model answered, but not with the outputs that the resource declares."""
 
 

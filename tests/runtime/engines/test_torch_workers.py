@@ -1,0 +1,86 @@
+"""Torch models in real workers: pages shared, bad rows found, a write to an input ends the worker and no other data."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from podium.errors import ModelError, WorkerDied
+from podium.serving.group import WorkerGroup
+from podium_crds.assignment import EngineKind
+from tests.runtime.worker.models import GroupMaker, ask
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
+
+SIDE = 3000
+WEIGHT_BYTES = SIDE * SIDE * 4
+EMPTY_NET = f"""
+    import torch
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.empty({SIDE}, {SIDE}))
+        def forward(self, x):
+            return {{"y": x @ self.weight}}
+    def build(ctx):
+        with torch.device("meta"):
+            return Net()
+"""
+RAISES_ON_NEGATIVE = """
+    import time
+    def build(ctx):
+        def forward(x):
+            time.sleep(0.05)
+            if (x < 0).any():
+                raise ValueError("negative")
+            return {"y": x + 1}
+        return forward
+"""
+
+
+async def start(groups: GroupMaker, source: str, weights: dict[str, torch.Tensor] | None = None, **changes: Any) -> WorkerGroup:
+    artifact = groups.artifact(source)
+    if weights:
+        save_file(weights, Path(artifact) / "model.safetensors")
+    member = groups.member(engine={"kind": EngineKind.TORCH, "entrypoint": "model:build"}, **changes)
+    group = await WorkerGroup.start(member, artifact, pod=groups.pod)
+    groups.groups.append(group)
+    return group
+
+
+async def test_instances_share_the_pages_of_mapped_weights(groups: GroupMaker) -> None:
+    group = await start(groups, EMPTY_NET, {"weight": torch.eye(SIDE)}, instances=2)
+    array = np.arange(SIDE, dtype=np.float32).reshape(1, SIDE)
+    answers = await asyncio.gather(*(ask(group, array) for _ in range(8)))
+    for answer in answers:
+        np.testing.assert_array_equal(answer, array)
+    for pid in group.stats().pids:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        dirty = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Private_Dirty"))
+        assert dirty < WEIGHT_BYTES, "weights are no private copy"
+
+
+async def test_a_bad_row_fails_alone_without_being_asked_for(groups: GroupMaker) -> None:
+    group = await start(groups, RAISES_ON_NEGATIVE)
+    values = [1, 2, 3, -4, 5, 6, 7, 8]
+    tasks = [asyncio.create_task(ask(group, np.array([[value]], np.float32))) for value in values]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for value, result in zip(values, results, strict=True):
+        if value < 0:
+            assert isinstance(result, ModelError)
+            assert "negative" in str(result)
+        else:
+            assert result == value + 1
+    assert max(group.stats().batch_sizes) > 1
+
+
+async def test_writing_to_an_input_in_the_arena_ends_the_worker_alone(groups: GroupMaker) -> None:
+    group = await start(groups, "def build(ctx):\n    return lambda x: {'y': x.mul_(2)}\n")
+    with pytest.raises(WorkerDied, match="SIGSEGV"):
+        await ask(group, np.ones((1, 50_000), np.float32))
+    await eventually(lambda: group.stats().restarts == 1)
