@@ -13,6 +13,8 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 120
 """Idle connections stay open longer than callers keep them: closing first would race with their next request."""
 START_TIMEOUT_S = 30.0
+SETTLE_S = 1.0
+"""How long connections are left open after the listener has closed, for requests that are on their way."""
 TICK_S = 0.01
 
 
@@ -56,18 +58,42 @@ class QuietServer(uvicorn.Server):
                 await asyncio.sleep(TICK_S)
 
     async def close(self, grace_s: float) -> None:
-        """Takes in whoever has connected already, closes the listener, then idle connections; waits for the rest."""
+        """Closes the listener, lets every connection have its answers, and closes idle ones last. Idempotent."""
         if self._serving is None:
             return
-        await self._accept_backlog()
         self.config.timeout_graceful_shutdown = max(1, round(grace_s))
         self.should_exit = True
         await self._serving
 
-    async def _accept_backlog(self) -> None:
-        """Connections that the kernel has completed would be reset when the listener closes: take them in first."""
-        for _ in range(3):  # each turn of the loop accepts what has come in; the window left is that of one turn
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's end, with two things before it: whoever has connected is taken in, since the kernel resets what
+        waits at a closed listener; and open connections get a moment to send what is on its way."""
+        waiting = self._accept_all()
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        deadline = loop.time() + SETTLE_S
+        while self.server_state.connections and loop.time() < deadline:  # noqa: ASYNC110 - uvicorn has no event
             await asyncio.sleep(TICK_S)
+        await super().shutdown(sockets)
+
+    def _accept_all(self) -> list[socket.socket]:
+        """Connections that the kernel has completed and the loop has not yet seen."""
+        found = []
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setblocking(False)
+                found.append(connection)
+        return found
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
 
 def bind(host: str, port: int) -> socket.socket:

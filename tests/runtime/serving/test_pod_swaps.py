@@ -1,0 +1,281 @@
+"""A pod, its operator's pushes and its mount: real processes, real sockets, clients that never pause."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+from e2e.probers.ledger import Entry, Ledger
+from e2e.probers.load import NUMBER, Load, Sender
+from tests.runtime.serving.builders import a_revision, an_assignment
+from tests.runtime.serving.processes import KEY, RunningPod, running_pod, until, write_mount
+
+from podium_crds.keys import ADMIN_REPORT_PATH
+from podium_crds.token import admin_token
+
+PREDICT = "/v1/models/scale:predict"
+SCALES = {"scale-2": 2.0, "scale-3": 3.0, "scale-2b": 2.0}
+
+
+def a_load(pod: RunningPod, rate: float = 60.0) -> Load:
+    body = json.dumps({"inputs": {"x": [NUMBER]}}).replace(f'"{NUMBER}"', NUMBER)
+    return Load(host="127.0.0.1", port=pod.port, path=PREDICT, body=body, rate_per_s=rate, clients=10, timeout_s=15)
+
+
+def answer(body: str) -> float:
+    return float(json.loads(body)["outputs"]["y"]["data"][0])
+
+
+class Clients:
+    """Ten clients that keep their connections and keep asking, and the books about them."""
+
+    def __init__(self, pod: RunningPod, rate: float = 60.0) -> None:
+        self.entries: list[Entry] = []
+        self._sender = Sender(a_load(pod, rate), self.entries.append)
+
+    async def __aenter__(self) -> "Clients":
+        self._task = asyncio.create_task(self._sender.run())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._sender.stop()
+        await self._task
+
+    async def answered_by(self, revision: str, count: int = 20) -> None:
+        await asyncio.to_thread(
+            until, lambda: sum(entry.revision == revision for entry in self.entries) >= count, f"answers of {revision}"
+        )
+
+    def ledger(self) -> Ledger:
+        return Ledger(self.entries, self._task.result())
+
+
+def assert_nothing_lost(ledger: Ledger) -> None:
+    assert ledger.lost == 0
+    assert not ledger.failed, ledger.failed[0].told()
+    assert not ledger.mismatched(answer, SCALES)
+
+
+async def test_a_swap_under_load_fails_nothing_and_every_body_matches_its_revision(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        first, second = a_revision(2), a_revision(3)
+        assert pod.push(an_assignment(1, first)).status_code == 200
+        await asyncio.to_thread(pod.serves, "scale-2")
+        async with Clients(pod) as clients:
+            await clients.answered_by("scale-2")
+            pod.push(an_assignment(2, first, second))  # the candidate is loaded, and takes nothing
+            await asyncio.to_thread(
+                pod.reports, lambda r: r.revision("scale-3") and r.revision("scale-3").state == "Ready"
+            )
+            pod.push(an_assignment(3, second, first))
+            await clients.answered_by("scale-3")
+            pod.push(an_assignment(4, first, second))  # and back, in one flip
+            await clients.answered_by("scale-2", 1 + sum(e.revision == "scale-2" for e in clients.entries))
+        ledger = clients.ledger()
+        assert_nothing_lost(ledger)
+        assert set(ledger.by_revision()) == {"scale-2", "scale-3"}
+
+
+async def test_traffic_is_split_exactly_by_weight(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        first, second = a_revision(2), a_revision(3)
+        pod.push(an_assignment(1, first, second, scale_2=75, scale_3=25))
+        await asyncio.to_thread(pod.serves, "scale-3")
+        async with httpx.AsyncClient(base_url=pod.url) as client:
+            seen = [
+                (await client.post(PREDICT, json={"inputs": {"x": [1.0]}})).headers["podium-revision"]
+                for _ in range(40)
+            ]
+            by_version = await client.post("/v1/models/scale/versions/3:predict", json={"inputs": {"x": [1.0]}})
+        assert seen.count("scale-2") == 30
+        assert by_version.json()["outputs"]["y"]["data"] == [3.0]
+
+
+async def test_a_tuning_change_keeps_the_workers(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, a_revision(2)))
+        before = await asyncio.to_thread(pod.serves, "scale-2")
+        async with Clients(pod) as clients:
+            await clients.answered_by("scale-2")
+            pod.push(an_assignment(2, a_revision(2, "scale-2b", batch=4)))
+            await clients.answered_by("scale-2b")
+            after = await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-2") is None)
+        assert_nothing_lost(clients.ledger())
+        assert before.revisions[0].members[0].pids == after.revisions[0].members[0].pids != ()
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        (a_revision(3, parameters={"fail": True}), "LoadFailed"),
+        (a_revision(3, smoke_test={"inputs": {"x": [1.0]}, "expect": {"y": [4.0]}}), "SmokeTestFailed"),
+        (a_revision(3, outputs=({"name": "z", "dtype": "FP32", "shape": [-1]},)), "ContractMismatch"),
+        (a_revision(3, artifact={"uri": "file:///nowhere/at/all"}), "ArtifactUnavailable"),
+        (a_revision(3, artifact={"files": {"scale.py": ""}, "digest": "sha256:" + "0" * 64}), "ArtifactDigestMismatch"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_candidate_that_fails_leaves_the_old_one_serving(
+    tmp_path: Path, candidate: object, reason: str
+) -> None:
+    with running_pod(tmp_path, PODIUM_ARTIFACT_ATTEMPTS="1") as pod:
+        first = a_revision(2)
+        pod.push(an_assignment(1, first))
+        await asyncio.to_thread(pod.serves, "scale-2")
+        async with Clients(pod) as clients:
+            pod.push(an_assignment(2, first, candidate, promoted="scale-2"))  # type: ignore[arg-type]
+            report = await asyncio.to_thread(
+                pod.reports, lambda r: r.revision("scale-3") and r.revision("scale-3").state == "Failed"
+            )
+            await clients.answered_by("scale-2")
+        failed = report.revision("scale-3")
+        assert failed is not None
+        assert failed.last_failure is not None
+        assert failed.last_failure.reason == reason
+        assert report.ready
+        assert_nothing_lost(clients.ledger())
+
+
+async def test_a_superseded_load_is_given_up(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        first = a_revision(2)
+        pod.push(an_assignment(1, first))
+        pod.serves("scale-2")
+        pod.push(an_assignment(2, first, a_revision(4, parameters={"load_seconds": 600})))
+        pod.reports(lambda r: r.revision("scale-4") and r.revision("scale-4").state == "Loading")
+        pod.push(an_assignment(3, a_revision(3), first))
+        report = pod.serves("scale-3")
+        assert pod.reports(lambda r: r.revision("scale-4") is None).ready
+        assert report.applied is not None
+        assert report.applied.sequence == 3
+
+
+async def test_sigterm_under_load_loses_nothing_and_ends_with_status_0(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, a_revision(2)))
+        await asyncio.to_thread(pod.serves, "scale-2")
+        async with Clients(pod, rate=100) as clients:
+            await clients.answered_by("scale-2")
+            pod.signal(signal.SIGTERM)
+            async with httpx.AsyncClient() as health:
+                await asyncio.to_thread(pod.says, "drain_begun")
+                ready = await health.get(pod.url + "/v2/health/ready")
+                assert ready.status_code == 200  # endpoints leave on their own
+            await asyncio.to_thread(pod.ends)
+        refused = [e for e in clients.entries if e.error and e.error.startswith("connect")]
+        others = [e for e in clients.entries if not e.ok and e not in refused]
+        assert refused, "the clients went on after the listener had closed"
+        assert not others, others[0].told()
+        assert max(e.sent_at for e in clients.entries if e.ok) > min(e.sent_at for e in clients.entries) + 1
+        assert pod.ends() == 0
+
+
+async def test_answers_carry_connection_close_once_propagation_is_over(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, a_revision(2)))
+        pod.serves("scale-2")
+        async with httpx.AsyncClient(base_url=pod.url) as client:
+            assert "connection" not in (await client.post(PREDICT, json={"inputs": {"x": [1.0]}})).headers
+            pod.signal(signal.SIGTERM)
+            closing = None
+            while closing is None:
+                answer = await client.post(PREDICT, json={"inputs": {"x": [1.0]}})
+                assert answer.status_code == 200
+                closing = answer.headers.get("connection")
+                ready = (await client.get("/v2/health/ready")).status_code
+            assert closing == "close"
+            assert ready == 503
+
+
+async def test_a_restarted_container_comes_up_promoted_though_the_mount_lags(tmp_path: Path) -> None:
+    first, second, candidate = a_revision(2), a_revision(3), a_revision(4)
+    write_mount(tmp_path, an_assignment(1, first))
+    with running_pod(tmp_path) as pod:
+        pod.serves("scale-2")
+        pod.push(an_assignment(5, second, first, candidate, scale_3=90, scale_4=10))
+        pod.serves("scale-3")
+        pod.serves("scale-4")
+        pod.signal(signal.SIGKILL)
+        pod.ends()
+    with running_pod(tmp_path) as pod:
+        report = pod.serves("scale-3")
+        assert (report.applied.sequence, report.mounted.sequence) == (5, 1)  # type: ignore[union-attr]
+        assert report.revision("scale-4") is None
+        assert pod.push(an_assignment(4, first)).status_code == 409
+
+
+async def test_a_newer_mount_is_taken_on_and_unloading_waits_for_it(tmp_path: Path) -> None:
+    first, second = a_revision(2), a_revision(3)
+    write_mount(tmp_path, an_assignment(1, first))
+    with running_pod(tmp_path) as pod:
+        pod.serves("scale-2")
+        pod.push(an_assignment(2, second))
+        report = pod.serves("scale-3")
+        assert report.revision("scale-2") is not None  # the mount still names it
+        pod.mount(an_assignment(2, second))
+        pod.reports(lambda r: r.revision("scale-2") is None)
+        pod.mount(an_assignment(3, first))
+        assert pod.serves("scale-2").applied.sequence == 3  # type: ignore[union-attr]
+
+
+async def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_warm_one(tmp_path: Path) -> None:
+    good = a_revision(2)
+    bad = a_revision(3, inputs=(), idempotent=False)
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, good))
+        pod.serves("scale-2")
+        pod.push(an_assignment(2, bad, good))
+        report = pod.serves("scale-3")
+        found = report.revision("scale-3")
+        assert found is not None
+        victims: set[int] = set()
+
+        def gone_bad() -> bool:
+            now = pod.report()
+            revision = now.revision("scale-3")
+            for pid in revision.members[0].pids if revision and revision.members else ():
+                if pid not in victims:
+                    victims.add(pid)
+                    pod_kill(pid)
+            active = now.revision("scale-2")
+            return active is not None and active.state == "Active"
+
+        until(gone_bad, "the warm revision takes over")
+        answer = httpx.post(pod.url + PREDICT, json={"inputs": {"x": [1.0]}})
+        assert answer.headers["podium-revision"] == "scale-2"
+
+
+def pod_kill(pid: int) -> None:
+    import os
+
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_the_admin_port_refuses_what_is_not_for_this_pod(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        assignment = an_assignment(3, a_revision(2))
+        assert pod.push(assignment, key=b"another key of sufficient length").status_code == 401
+        assert pod.push(assignment, uid="uid-2").status_code == 409
+        assert pod.push(assignment).status_code == 200
+        assert pod.push(assignment).status_code == 200
+        assert pod.push(an_assignment(2, a_revision(3))).status_code == 409
+        assert pod.push(an_assignment(3, a_revision(3))).status_code == 409
+        assert httpx.get(pod.admin_url + ADMIN_REPORT_PATH).status_code == 401
+        huge = httpx.put(
+            pod.admin_url + "/admin/v1/assignment",
+            content=b"x" * (513 * 1024),
+            headers={"authorization": f"Bearer {admin_token(KEY, pod.uid)}"},
+        )
+        assert huge.status_code == 413
+
+
+async def test_a_rotated_admin_key_is_taken_without_a_restart(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        fresh = b"the second admin key, as long too"
+        assert pod.push(an_assignment(1, a_revision(2)), key=fresh).status_code == 401
+        (tmp_path / "keys" / "previous").write_bytes(KEY)
+        (tmp_path / "keys" / "current").write_bytes(fresh)
+        assert pod.push(an_assignment(1, a_revision(2)), key=fresh).status_code == 200
+        assert pod.push(an_assignment(1, a_revision(2)), key=KEY).status_code == 200
