@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from tests.support.controlplane import ControlPlane
@@ -151,10 +150,7 @@ async def test_a_deleted_lease_ends_leadership(
 async def test_a_leader_cut_off_gives_up_before_its_lease_ends_for_others(
     candidate: Candidate, control_plane: ControlPlane, metrics: Metrics, namespace: str, tmp_path: Path
 ) -> None:
-    url = urlsplit(control_plane.url)
-    assert url.hostname
-    assert url.port
-    async with Gate(url.hostname, url.port) as gate:
+    async with Gate(control_plane.url) as gate:
         credentials = await Credentials.load(gate.kubeconfig(control_plane.kubeconfig, tmp_path))
         cut_off = KubeClient(Transport(credentials, metrics, Limits(attempts=1)))
         first = Elector(cut_off, a_lease(namespace, "first"))

@@ -5,11 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from tests.support.controlplane import ControlPlane
 from tests.support.gate import Gate
+from tests.support.manifests import a_model, a_pipeline
 from tests.support.waiting import eventually
 
 from podium_crds.keys import LABEL_MANAGED_BY, LABEL_MODEL, MANAGED_BY
@@ -26,22 +26,6 @@ from podium_operator.watches import Watches
 from podium_operator.workqueue import Key, WorkQueue
 
 pytestmark = pytest.mark.apiserver
-
-
-def a_model(namespace: str, name: str = "minilm", version: str = "1") -> Manifest:
-    return {
-        "apiVersion": "podium.dev/v1alpha1",
-        "kind": "InferenceModel",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "version": version,
-            "source": {"uri": "https://models.example/minilm.tar"},
-            "engine": "Python",
-            "python": {"entrypoint": "model:Model"},
-            "inputs": [{"name": "text", "dtype": "BYTES", "shape": [-1]}],
-            "outputs": [{"name": "length", "dtype": "INT64", "shape": [-1]}],
-        },
-    }
 
 
 def a_child(namespace: str, name: str = "minilm-child", model: str = "minilm", **data: str) -> Manifest:
@@ -221,10 +205,7 @@ async def test_nodes_are_gone_without_where_they_may_not_be_listed(
 async def test_watches_survive_an_api_server_that_is_away_and_catch_up(
     client: KubeClient, control_plane: ControlPlane, metrics: Metrics, namespace: str, tmp_path: Path
 ) -> None:
-    url = urlsplit(control_plane.url)
-    assert url.hostname
-    assert url.port
-    async with Gate(url.hostname, url.port) as gate:
+    async with Gate(control_plane.url) as gate:
         through = await Credentials.load(gate.kubeconfig(control_plane.kubeconfig, tmp_path))
         async with watching(client, through, metrics, [namespace]) as seen:
             await client.apply(a_child(namespace, one="1"))
@@ -237,3 +218,18 @@ async def test_watches_survive_an_api_server_that_is_away_and_catch_up(
             owner = Key("InferenceModel", namespace, "minilm")
             assert await seen.next() == owner
             assert seen.cache.children("ConfigMap", owner)[0]["data"] == {"one": "2"}
+
+
+async def test_a_change_of_a_model_wakes_the_pipelines_that_refer_to_it(
+    client: KubeClient, credentials: Credentials, metrics: Metrics, namespace: str
+) -> None:
+    await client.apply(a_pipeline(namespace, "answers", model="minilm"))
+    await client.apply(a_pipeline(namespace, "other", model="unrelated"))
+    async with watching(client, credentials, metrics, [namespace]) as seen:
+        await client.apply(a_model(namespace, "minilm"))
+        woken = {await seen.next(), await seen.next()}
+        assert woken == {
+            Key("InferenceModel", namespace, "minilm"),
+            Key("InferencePipeline", namespace, "answers"),
+        }
+        await seen.quiet()

@@ -2,14 +2,24 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 _T = TypeVar("_T")
 _POLL_S = 0.05
 
 
-async def eventually(probe: Callable[[], _T | Awaitable[_T]], *, within_s: float = 30.0, what: str = "") -> _T:
+@overload
+async def eventually(
+    probe: Callable[[], Coroutine[Any, Any, _T | None]], *, within_s: float = ..., what: str = ...
+) -> _T: ...
+
+
+@overload
+async def eventually(probe: Callable[[], _T | None], *, within_s: float = ..., what: str = ...) -> _T: ...
+
+
+async def eventually(probe: Callable[[], Any], *, within_s: float = 30.0, what: str = "") -> Any:
     """The first truthy value of `probe`, which may also raise AssertionError for "not yet".
 
     Raises AssertionError with the last value or error once the time is over.
