@@ -140,6 +140,13 @@ def test_two_revisions_of_the_largest_legal_object_fit_one_assignment(largest: o
     assert json_bytes(compiled.wire()) <= MAX_ASSIGNMENT_BYTES
 
 
+def test_two_revisions_just_below_the_limit_fit_one_assignment() -> None:
+    files = {"code": {"echo.py": "#" * (MAX_REVISION_BYTES - 2048)}}
+    old = record(a_model(source={"uri": "configmap://code"}), files)
+    new = record(a_model(source={"uri": "configmap://code"}, version="2"), files)
+    assert len(assignment(old, new, promoted=old.name, warm=[new.name]).revisions) == 2
+
+
 def test_a_revision_that_could_not_be_swapped_is_refused() -> None:
     files = {"code": {"echo.py": "#" * MAX_REVISION_BYTES}}
     with pytest.raises(AssignmentTooLargeError, match="into an artifact store"):

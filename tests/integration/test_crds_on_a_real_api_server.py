@@ -2,20 +2,23 @@
 
 import json
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.crds.builders import JsonObject, a_model, a_pipeline
 from tests.crds.largest import largest_model, largest_pipeline
+from tests.crds.mutations import mutants
 from tests.crds.refused import REFUSED, Refused
 from tests.support.controlplane import ControlPlane
 
 from podium_crds.assignment import MAX_ASSIGNMENT_BYTES, Generation
 from podium_crds.base import json_bytes
 from podium_crds.compile import compile_assignment
+from podium_crds.errors import ResourceError
 from podium_crds.generate import KINDS, Kind
-from podium_crds.parse import parse_resource
+from podium_crds.parse import load_resources, parse_resource
 from podium_crds.revision import revision_of
 
 pytestmark = pytest.mark.apiserver
@@ -46,6 +49,15 @@ class Kubectl:
         with pytest.raises(subprocess.CalledProcessError) as caught:
             self.apply(document)
         return str(caught.value.stderr)
+
+    def accepted(self, documents: Iterable[JsonObject]) -> set[str]:
+        """Names of those that the API server would take; nothing is kept."""
+        manifest = "\n---\n".join(map(json.dumps, documents))
+        try:
+            output = self("create", "--dry-run=server", "-f", "-", stdin=manifest)
+        except subprocess.CalledProcessError as refused:
+            output = refused.stdout
+        return {line.split()[0].split("/")[1] for line in output.splitlines() if "created" in line}
 
     def get(self, kind: str, name: str) -> JsonObject:
         found: JsonObject = json.loads(self("get", kind, name, "-o", "json"))
@@ -293,3 +305,20 @@ def test_both_kinds_are_listed_by_category_and_answer_to_short_names(kubectl: Ku
 def test_explain_reads_well(control_plane: ControlPlane, path: str, sentence: str) -> None:
     explained = " ".join(control_plane.kubectl("explain", path, "--api-version=podium.dev/v1alpha1").split())
     assert sentence in explained
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_api_server_and_podium_agree_on_what_is_right(kubectl: Kubectl, seed: int) -> None:
+    """`podium serve -f` and a cluster must take the same files: 200 random changes of full resources each."""
+    documents = {document["metadata"]["name"]: document for document in mutants(seed, 200)}
+    by_podium = {name for name, document in documents.items() if _is_accepted(document)}
+    assert 20 < len(by_podium) < 180
+    assert {name: documents[name]["spec"] for name in kubectl.accepted(documents.values()) ^ by_podium} == {}
+
+
+def _is_accepted(document: JsonObject) -> bool:
+    try:
+        load_resources(json.dumps(document))
+    except ResourceError:
+        return False
+    return True
