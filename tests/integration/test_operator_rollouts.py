@@ -1,0 +1,348 @@
+"""Operator, API server and runtime, each real, without nodes: from apply to Ready, and from one version to the next."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.support.controlplane import ControlPlane
+from tests.support.local_node import LocalNode
+from tests.support.operator_process import OperatorProcess
+from tests.support.waiting import eventually
+
+from podium_operator.kube.client import KubeClient, Manifest
+from podium_operator.kube.kinds import Ref
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(300)]
+
+CODE = """
+import numpy as np
+from podium import Model
+
+class Scale(Model):
+    def load(self, ctx):
+        self.factor = ctx.parameters["factor"]
+        if self.factor < 0:
+            raise RuntimeError("the weights are broken")
+
+    def infer(self, inputs):
+        return {"y": np.asarray(inputs["x"] * np.float32(self.factor))}
+"""
+
+
+def scale(
+    namespace: str, factor: float, *, replicas: int = 1, rollout: dict[str, Any] | None = None, **spec: Any
+) -> Manifest:
+    """A model that multiplies by its factor."""
+    tensor = {"dtype": "FP32", "shape": [-1]}
+    return {
+        "apiVersion": "podium.dev/v1alpha1",
+        "kind": "InferenceModel",
+        "metadata": {"name": "scale", "namespace": namespace},
+        "spec": {
+            "version": f"{factor:g}".replace("-", "minus"),
+            "source": {"uri": "configmap://code"},
+            "engine": "Python",
+            "python": {"entrypoint": "scale:Scale", "parameters": {"factor": factor}},
+            "inputs": [{"name": "x", **tensor}],
+            "outputs": [{"name": "y", **tensor}],
+            "replicas": replicas,
+            "rollout": {
+                "propagationSeconds": 1,
+                "drainTimeoutSeconds": 5,
+                "rollbackWindowSeconds": 30,
+                **(rollout or {}),
+            },
+            **spec,
+        },
+    }
+
+
+class World:
+    """One namespace with its node, and what a user does in it."""
+
+    def __init__(self, plane: ControlPlane, client: KubeClient, namespace: str, node: LocalNode) -> None:
+        self.plane = plane
+        self.client = client
+        self.namespace = namespace
+        self.node = node
+
+    async def apply(self, manifest: Manifest) -> None:
+        await self.client.apply(manifest)
+
+    async def model(self, name: str = "scale", kind: str = "InferenceModel") -> Manifest:
+        return await self.client.get(Ref(kind, self.namespace, name))
+
+    async def condition(self, kind: str, name: str = "scale") -> tuple[str, str, str]:
+        """Status, reason and message, at the current generation; empty before."""
+        found = await self.model(name)
+        for each in found.get("status", {}).get("conditions", ()):
+            if each["type"] == kind and each["observedGeneration"] == found["metadata"]["generation"]:
+                return each["status"], each["reason"], each["message"]
+        return "", "", ""
+
+    async def until(self, kind: str, status: str, reason: str | None = None, within_s: float = 120) -> str:
+        """Wait for a condition; its message."""
+
+        async def holds() -> str | None:
+            found = await self.condition(kind)
+            assert found[0] == status, f"{kind} is {found}; status {(await self.model()).get('status')}"
+            assert reason in (None, found[1]), f"{kind} is {found}"
+            return found[2] or "-"
+
+        found = await eventually(holds, within_s=within_s, what=f"{kind}={status} {reason or ''}")
+        assert found is not None
+        return found
+
+    async def ask(self, x: float = 1.0) -> tuple[float, str]:
+        """One request to some ready pod: the answer and its revision."""
+        ready = [pod for pod in self.node.pods.values() if pod.ready_since]
+        assert ready, "no pod is ready"
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+            session.post(f"{ready[0].url}/v1/models/scale:predict", json={"inputs": {"x": [x]}}) as answer,
+        ):
+            body = await answer.json()
+            assert answer.status == 200, body
+            return float(body["outputs"]["y"]["data"][0]), answer.headers["podium-revision"]
+
+
+class Asking:
+    """A client that keeps asking every ready pod in turn; each answer, and each failure."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.answers: list[float] = []
+        self.failures: list[str] = []
+
+    async def __aenter__(self) -> "Asking":
+        self._task = asyncio.create_task(self._ask())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _ask(self) -> None:
+        while True:
+            try:
+                self.answers.append((await self._world.ask())[0])
+            except (AssertionError, aiohttp.ClientError, TimeoutError) as exc:
+                self.failures.append(str(exc) or type(exc).__name__)
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def world(
+    control_plane: ControlPlane, client: KubeClient, namespace: str, tmp_path: Path
+) -> AsyncIterator[World]:
+    await client.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "code", "namespace": namespace},
+            "data": {"scale.py": CODE},
+        }
+    )
+    async with LocalNode(control_plane, client, namespace, tmp_path) as node:
+        yield World(control_plane, client, namespace, node)
+
+
+@pytest.fixture
+async def operator(control_plane: ControlPlane, namespace: str) -> AsyncIterator[OperatorProcess]:
+    async with OperatorProcess(control_plane.kubeconfig, namespace) as process:
+        yield await process.leading()
+        for line in process.logs[-60:]:
+            print(line)  # pytest shows it where the test failed
+
+
+async def test_apply_comes_to_ready_and_answers_and_then_nothing_is_written(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2, replicas=2))
+    await world.until("Ready", "True")
+    assert (await world.ask(3.0))[0] == 6.0
+    status = (await world.model())["status"]
+    assert status["readyReplicas"] == 2
+    assert status["updatedReplicas"] == 2
+    assert status["currentRevision"] == status["updateRevision"]
+    assert status["selector"] == "podium.dev/model=scale"
+
+    async def settled() -> bool:
+        return (await world.model())["status"].get("availableReplicas") == 2
+
+    await eventually(settled, within_s=60)
+    await asyncio.sleep(3)
+    before = await operator.writes()
+    await asyncio.sleep(5)
+    assert await operator.writes() == before
+
+
+async def test_a_version_is_swapped_in_the_same_pods_without_a_failed_request(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2, replicas=2))
+    await world.until("Ready", "True")
+    pods = world.node.uids()
+    async with Asking(world) as asking:
+        await world.apply(scale(world.namespace, 3, replicas=2))
+        await world.until("Ready", "True")
+        await eventually(lambda: asking.answers[-1:] == [3.0])
+    assert asking.failures == []
+    assert set(asking.answers) == {2.0, 3.0}
+    assert world.node.uids() == pods
+    assert (await world.model())["status"]["strategy"]["resolved"] == "InPlace"
+
+
+async def test_a_version_that_does_not_load_leaves_the_old_one_serving(world: World, operator: OperatorProcess) -> None:
+    await world.apply(scale(world.namespace, 2, replicas=2))
+    await world.until("Ready", "True")
+    async with Asking(world) as asking:
+        await world.apply(scale(world.namespace, -1, replicas=2))
+        message = await world.until("UpToDate", "False", "RolledBack")
+        assert "the weights are broken" in message
+        await world.until("Progressing", "False", "LoadFailed")
+        await world.until("Available", "True")
+        await world.until("Ready", "False")
+    assert asking.failures == []
+    assert set(asking.answers) == {2.0}
+    rows = {row["name"]: row for row in (await world.model())["status"]["revisions"]}
+    failed = rows[(await world.model())["status"]["updateRevision"]]
+    assert failed["state"] == "Failed"
+    assert failed["lastFailure"]["reason"] == "LoadFailed"
+    await world.apply(scale(world.namespace, 5, replicas=2))
+    await world.until("Ready", "True")
+    assert (await world.ask())[0] == 5.0
+
+
+async def test_a_changed_environment_surges_into_new_pods_without_a_failed_request(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    pods = world.node.uids()
+    async with Asking(world) as asking:
+        await world.apply(scale(world.namespace, 3, env=[{"name": "COLOUR", "value": "blue"}]))
+        await world.until("Ready", "True")
+        await eventually(lambda: not (pods & world.node.uids()), within_s=60)
+        await eventually(lambda: asking.answers[-1:] == [3.0])
+    assert asking.failures == []
+    deployments = await world.client.list("Deployment", world.namespace)
+
+    async def only_the_new() -> bool:
+        found = await world.client.list("Deployment", world.namespace)
+        return [each["metadata"]["name"] for each in found] == ["scale-1"]
+
+    await eventually(only_the_new, within_s=60, what=str([d["metadata"]["name"] for d in deployments]))
+
+
+async def test_the_operator_killed_between_configmap_and_push_is_finished_by_the_next(
+    world: World, control_plane: ControlPlane
+) -> None:
+    async with OperatorProcess(control_plane.kubeconfig, world.namespace) as first:
+        await first.leading()
+        await world.apply(scale(world.namespace, 2, replicas=2))
+        await world.until("Ready", "True")
+        pods = world.node.uids()
+        await world.apply(scale(world.namespace, 3, replicas=2))
+        await eventually(lambda: _has_promoted(first, 2), within_s=60)
+        first.signal(signal.SIGKILL)
+    async with OperatorProcess(control_plane.kubeconfig, world.namespace) as second:
+        await second.leading()
+        await world.until("Ready", "True")
+        assert (await world.ask())[0] == 3.0
+        assert world.node.uids() == pods
+
+
+def _has_promoted(operator: OperatorProcess, times: int) -> bool:
+    written = [each for each in operator.logged("action_performed") if each["action"] == "WriteAssignment"]
+    return len({each["promoted"] for each in written}) >= times
+
+
+async def test_a_killed_container_after_the_swap_comes_up_at_the_new_version(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    await world.apply(scale(world.namespace, 3))
+    await world.until("Ready", "True")
+    [pod] = world.node.pods.values()
+    pod.kill()
+    await eventually(lambda: pod.restarts == 1 and pod.ready_since, within_s=60, what=world.node.log_of(pod))
+    assert (await world.ask())[0] == 3.0
+
+
+async def test_the_admin_key_is_rotated_on_request_and_pods_stay_reachable(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    secret = Ref("Secret", world.namespace, "scale-admin-key")
+    before = (await world.client.get(secret))["data"]
+    rotated = scale(world.namespace, 3)
+    rotated["metadata"]["annotations"] = {"podium.dev/rotate-admin-key": "1"}
+    await world.apply(rotated)
+    await world.until("Ready", "True")
+    after = (await world.client.get(secret))["data"]
+    assert after["previous"] == before["current"]
+    assert after["current"] != before["current"]
+    assert (await world.ask())[0] == 3.0
+
+
+async def test_scaling_up_and_down_and_to_zero(world: World, operator: OperatorProcess) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    for replicas in (3, 1):
+        await world.apply(scale(world.namespace, 2, replicas=replicas))
+        await eventually(_ready_pods(world, replicas), within_s=60)
+        assert (await world.condition("Ready"))[0] == "True"
+    await world.apply(scale(world.namespace, 2, replicas=0))
+    await world.until("Available", "False", "ScaledToZero")
+    await world.until("UpToDate", "True", "ScaledToZero")
+    await eventually(lambda: not world.node.pods, within_s=60)
+    await world.apply(scale(world.namespace, 2, suspend=True))
+    await world.until("Ready", "False", "Suspended")
+
+
+def _ready_pods(world: World, count: int) -> Callable[[], bool]:
+    return lambda: sum(pod.ready_since is not None for pod in world.node.pods.values()) == count == len(world.node.pods)
+
+
+async def test_pods_that_the_api_server_refuses_are_a_condition_and_nothing_is_touched(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    await world.apply(scale(world.namespace, 3, tolerations=[{"operator": "Sometimes"}]))
+    message = await world.until("Validated", "False", "InvalidSpec")
+    assert "tolerations" in message
+    await world.until("Progressing", "False", "InvalidSpec")
+    await world.until("Available", "True")
+    assert (await world.ask())[0] == 2.0
+
+
+async def test_a_missing_source_is_named(world: World, operator: OperatorProcess) -> None:
+    missing = scale(world.namespace, 2)
+    missing["spec"]["source"] = {"uri": "configmap://nowhere"}
+    await world.apply(missing)
+    message = await world.until("Validated", "False", "ReferenceNotFound")
+    assert "nowhere" in message
+
+
+async def test_a_service_of_someone_else_is_left_alone(world: World, operator: OperatorProcess) -> None:
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "scale", "namespace": world.namespace},
+        "spec": {"ports": [{"port": 1}], "selector": {"app": "mine"}},
+    }
+    await world.client.create(foreign)
+    await world.apply(scale(world.namespace, 2))
+    message = await world.until("Degraded", "True", "ReconcileError")
+    assert "Service" in message
+    assert (await world.client.get(Ref("Service", world.namespace, "scale")))["spec"]["selector"] == {"app": "mine"}
