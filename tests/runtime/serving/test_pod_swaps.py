@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -138,7 +139,7 @@ async def test_a_candidate_that_fails_leaves_the_old_one_serving(
         assert_nothing_lost(clients.ledger())
 
 
-async def test_a_superseded_load_is_given_up(tmp_path: Path) -> None:
+def test_a_superseded_load_is_given_up(tmp_path: Path) -> None:
     with running_pod(tmp_path) as pod:
         first = a_revision(2)
         pod.push(an_assignment(1, first))
@@ -189,7 +190,7 @@ async def test_answers_carry_connection_close_once_propagation_is_over(tmp_path:
             assert ready == 503
 
 
-async def test_a_restarted_container_comes_up_promoted_though_the_mount_lags(tmp_path: Path) -> None:
+def test_a_restarted_container_comes_up_promoted_though_the_mount_lags(tmp_path: Path) -> None:
     first, second, candidate = a_revision(2), a_revision(3), a_revision(4)
     write_mount(tmp_path, an_assignment(1, first))
     with running_pod(tmp_path) as pod:
@@ -206,7 +207,7 @@ async def test_a_restarted_container_comes_up_promoted_though_the_mount_lags(tmp
         assert pod.push(an_assignment(4, first)).status_code == 409
 
 
-async def test_a_newer_mount_is_taken_on_and_unloading_waits_for_it(tmp_path: Path) -> None:
+def test_a_newer_mount_is_taken_on_and_unloading_waits_for_it(tmp_path: Path) -> None:
     first, second = a_revision(2), a_revision(3)
     write_mount(tmp_path, an_assignment(1, first))
     with running_pod(tmp_path) as pod:
@@ -220,7 +221,7 @@ async def test_a_newer_mount_is_taken_on_and_unloading_waits_for_it(tmp_path: Pa
         assert pod.serves("scale-2").applied.sequence == 3  # type: ignore[union-attr]
 
 
-async def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_warm_one(tmp_path: Path) -> None:
+def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_warm_one(tmp_path: Path) -> None:
     good = a_revision(2)
     bad = a_revision(3, inputs=(), idempotent=False)
     with running_pod(tmp_path) as pod:
@@ -238,7 +239,7 @@ async def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_war
             for pid in revision.members[0].pids if revision and revision.members else ():
                 if pid not in victims:
                     victims.add(pid)
-                    pod_kill(pid)
+                    os.kill(pid, signal.SIGKILL)
             active = now.revision("scale-2")
             return active is not None and active.state == "Active"
 
@@ -247,13 +248,7 @@ async def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_war
         assert answer.headers["podium-revision"] == "scale-2"
 
 
-def pod_kill(pid: int) -> None:
-    import os
-
-    os.kill(pid, signal.SIGKILL)
-
-
-async def test_the_admin_port_refuses_what_is_not_for_this_pod(tmp_path: Path) -> None:
+def test_the_admin_port_refuses_what_is_not_for_this_pod(tmp_path: Path) -> None:
     with running_pod(tmp_path) as pod:
         assignment = an_assignment(3, a_revision(2))
         assert pod.push(assignment, key=b"another key of sufficient length").status_code == 401
@@ -271,7 +266,7 @@ async def test_the_admin_port_refuses_what_is_not_for_this_pod(tmp_path: Path) -
         assert huge.status_code == 413
 
 
-async def test_a_rotated_admin_key_is_taken_without_a_restart(tmp_path: Path) -> None:
+def test_a_rotated_admin_key_is_taken_without_a_restart(tmp_path: Path) -> None:
     with running_pod(tmp_path) as pod:
         fresh = b"the second admin key, as long too"
         assert pod.push(an_assignment(1, a_revision(2)), key=fresh).status_code == 401

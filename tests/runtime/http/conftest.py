@@ -1,0 +1,139 @@
+"""One `podium serve -f` for all tests of the routes: a few small models and a pipeline."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from tests.runtime.serving.processes import Podium, podium, until
+
+YAML = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: code}
+data:
+  models.py: |
+    import os
+    import time
+    import numpy as np
+    from podium import Model
+
+    class Scale(Model):
+        def infer(self, inputs):
+            return {"y": np.asarray(inputs["x"] * np.float32(2))}
+
+    class Echo(Model):
+        def infer(self, inputs):
+            return dict(inputs)
+
+    class Upper(Model):
+        def infer(self, inputs):
+            text = inputs["text"]
+            return {"upper": np.array([t.upper() for t in text.reshape(-1)], dtype=object).reshape(text.shape)}
+
+    class Hard(Model):
+        def infer(self, inputs):
+            hard = np.array([b"hard" if t.startswith(b"h") else b"easy" for t in inputs["text"]], dtype=object)
+            return {"label": hard}
+
+    class Moody(Model):
+        def infer(self, inputs):
+            order = int(inputs["order"][0])
+            if order == 1:
+                raise ValueError("the model does not like this")
+            if order == 2:
+                os._exit(7)
+            if order == 3:
+                time.sleep(30)
+            return {"order": inputs["order"]}
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: scale}
+spec:
+  source: {uri: "configmap://code"}
+  engine: Python
+  python: {entrypoint: "models:Scale"}
+  inputs: [{name: x, dtype: FP32, shape: [-1, 3]}, {name: bias, dtype: FP32, shape: [-1, 3], optional: true}]
+  outputs: [{name: "y", dtype: FP32, shape: [-1, 3]}]
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: echo}
+spec:
+  source: {uri: "configmap://code"}
+  engine: Python
+  python: {entrypoint: "models:Echo"}
+  batching: {maxBatchSize: 4096}
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: upper}
+spec:
+  version: "2.5"
+  source: {uri: "configmap://code"}
+  engine: Python
+  python: {entrypoint: "models:Upper"}
+  inputs: [{name: text, dtype: BYTES, shape: [-1]}]
+  outputs: [{name: upper, dtype: BYTES, shape: [-1]}]
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: moody}
+spec:
+  source: {uri: "configmap://code"}
+  engine: Python
+  python: {entrypoint: "models:Moody"}
+  inputs: [{name: order, dtype: INT64, shape: [-1]}]
+  outputs: [{name: order, dtype: INT64, shape: [-1]}]
+  batching: {maxQueueSize: 1, maxBatchSize: 1}
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferencePipeline
+metadata: {name: route}
+spec:
+  models:
+    - {name: upper, modelRef: {name: upper}}
+    - name: classify
+      inline:
+        source: {uri: "configmap://code"}
+        engine: Python
+        python: {entrypoint: "models:Hard"}
+        inputs: [{name: text, dtype: BYTES, shape: [-1]}]
+        outputs: [{name: label, dtype: BYTES, shape: [-1]}]
+  steps:
+    - {name: classify, model: classify, inputs: [{name: text, from: request.text}]}
+    - name: shout
+      model: upper
+      when: {from: classify.label, equals: hard}
+      inputs: [{name: text, from: request.text}]
+  outputs: [{name: label, from: classify.label}, {name: loud, from: shout.upper}]
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    process: Podium
+    url: str
+    port: int
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serving until the last test of the package."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "models.yaml").write_text(YAML)
+    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(16 << 20)}
+    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
+        url = process.says("listening on").split()[2]
+        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
+        yield Server(process, url, int(url.rpartition(":")[2]))
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A keep-alive client of the server."""
+    with httpx.Client(base_url=server.url, timeout=30) as made:
+        yield made
