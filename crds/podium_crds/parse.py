@@ -7,16 +7,19 @@ returns: keys that a later release added are ignored.
 import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from podium_crds.base import JsonObject
 from podium_crds.errors import Problem, ResourceError
 from podium_crds.keys import API_VERSION, GROUP
 from podium_crds.model import InferenceModel
 from podium_crds.pipeline import InferencePipeline
+from podium_crds.schema import normalised, structural_schema
 
 MAX_TEXT_BYTES = 4 << 20
 """Largest YAML text; a resource in a cluster is smaller still (1.5 MiB by etcd's default)."""
@@ -163,8 +166,16 @@ def _validate(document: Mapping[str, Any]) -> Resource:
         expected = " or ".join(type_of_kind)
         found = f"{document.get('apiVersion')} {kind}"
         raise ResourceError(_subject(document), (Problem("kind", f"expected {API_VERSION} {expected}, got {found}"),))
+    document = {**document, "spec": normalised(document.get("spec"), _schema(chosen))}
     # By way of JSON, so that types are taken as the API server takes them: no string for a number, lists for tuples.
     return chosen.model_validate_json(json.dumps(document), strict=True)
+
+
+@cache
+def _schema(kind: type[InferenceModel] | type[InferencePipeline]) -> JsonObject:
+    spec = kind.model_fields["spec"].annotation
+    assert isinstance(spec, type), "one type"
+    return structural_schema(spec)
 
 
 def _subject(document: Mapping[str, Any]) -> str:

@@ -193,6 +193,26 @@ def _only(node: JsonObject, path: str, own: set[str]) -> None:
         raise SchemaError(path, f"keyword {', '.join(unknown)} has no structural form")
 
 
+def normalised(value: Any, schema: JsonObject) -> Any:
+    """The JSON value as an API server reads it: nulls of known fields and of maps dropped, 2.0 read as the integer 2.
+
+    Open objects are left as they are. The value itself is not changed.
+    """
+    if isinstance(value, dict) and schema.get("type") == "object":
+        properties, values = schema.get("properties", {}), schema.get("additionalProperties")
+        if not properties and values is None:
+            return value
+        children = {key: properties.get(key, values) for key in value}
+        known = {key: item for key, item in value.items() if item is not None or children[key] is None}
+        return {key: normalised(item, children[key] or {}) for key, item in known.items()}
+    if isinstance(value, list) and schema.get("type") == "array":
+        return [normalised(item, schema["items"]) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        is_integer = schema.get("type") == "integer" or schema.get("x-kubernetes-int-or-string")
+        return int(value) if is_integer else value
+    return value
+
+
 def without_defaults(schema: JsonObject) -> JsonObject:
     """The schema for what only the operator writes: nothing is filled in."""
     for _, node in walk(schema):

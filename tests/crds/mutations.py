@@ -10,10 +10,9 @@ Container = dict[str, Any] | list[Any]
 
 _VALUES: tuple[Any, ...] = (
     *("", "x", "X y", "1", "-1", "0.5", "a.b", "a/b", "a:b", "request.x", "one.y", "Torch", "FP32", "Surge", "é" * 70),
-    *(-1, 0, 1, 64, 5000, 2**31, 2**40, 2**60, 1.5, True, False),
+    *(-1, 0, 1, 64, 5000, 2**31, 2**40, 2**60, 1.5, 2.0, True, False, None),
     *([], [1], ["x"], {}, {"a": 1}, {"name": "x"}, {"uri": "http://a/b"}, {"entrypoint": "a:b"}),
 )
-# No null and no 1.0: an API server prunes the one and takes the other for an integer, and nobody writes them by hand.
 
 
 def mutants(seed: int, count: int) -> list[JsonObject]:

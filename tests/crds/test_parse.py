@@ -102,6 +102,16 @@ def test_dates_stay_text() -> None:
     assert resource.spec.version == "2024-01-01"
 
 
+def test_a_key_without_a_value_is_as_if_it_were_not_there() -> None:
+    [resource] = load_resources(TEXT.replace('version: "1"', "version:\n  env:\n  rollout: {maxSurge: }"))
+    assert (resource.spec.version, resource.spec.env, resource.spec.rollout.max_surge) == ("1", (), 1)
+
+
+def test_a_null_inside_an_open_object_is_kept() -> None:
+    [resource] = load_resources(TEXT + "  affinity: {nodeAffinity: }\n")
+    assert resource.spec.affinity == {"nodeAffinity": None}
+
+
 def test_merge_keys_are_followed_and_own_keys_win() -> None:
     text = TEXT.replace(
         'python: {entrypoint: "echo:Echo"}',
