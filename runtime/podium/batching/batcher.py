@@ -5,7 +5,7 @@ already goes as it is. Outputs stay in the slot the worker wrote; each request g
 their own. Nothing fails for want of arena room: what finds none travels in the message.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -30,10 +30,11 @@ class GatheredInputs:
     gathered_bytes: int
     """Bytes that were copied, 0 where every input went as it was."""
 
-    def release(self) -> None:
-        """Ends the worker's leases."""
+    def release(self, held: Collection[int] = ()) -> None:
+        """Ends the worker's leases, but on slots whose generation is in `held`."""
         for lease in self.leases:
-            lease.revoke()
+            if lease.slot.generation not in held:
+                lease.revoke()
 
 
 def gather(batch: Sequence[Waiting], arena: Arena, holder: Holder, inline_bytes: int) -> GatheredInputs:

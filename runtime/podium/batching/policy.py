@@ -99,5 +99,9 @@ class BatchPolicy:
         batches = waiting_rows / self.max_rows / max(1, workers)
         return min(30.0, max(1.0, per_batch * batches / 2))
 
+    def is_hopeless(self, deadline: float, now: float) -> bool:
+        """True where not even a forward over one row, in half the time expected, would be done by the deadline."""
+        return deadline - now < self.service.seconds(1) / 2
+
     def _slack_s(self, batch: OpenBatch, now: float) -> float:
         return batch.earliest_deadline - now - self.service.seconds(batch.rows + 1)

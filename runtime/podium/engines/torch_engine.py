@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -155,10 +154,7 @@ def borrowed(tensor: Tensor) -> torch.Tensor:
     dtype = TORCH_DTYPES[tensor.dtype]
     if not tensor.nbytes:
         return torch.empty(tensor.shape, dtype=dtype)
-    if tensor.data.obj.__class__ is bytes:
-        return torch.frombuffer(bytearray(tensor.data), dtype=dtype).reshape(tensor.shape)
-    address = np.frombuffer(tensor.data, dtype=np.uint8).__array_interface__["data"][0]
-    window = (ctypes.c_char * tensor.nbytes).from_address(address)
+    window = tensor.data.obj if isinstance(tensor.data.obj, ctypes.Array) else bytearray(tensor.data)
     return torch.frombuffer(window, dtype=dtype).reshape(tensor.shape)
 
 

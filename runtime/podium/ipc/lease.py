@@ -4,7 +4,7 @@ A slot is a range of the arena with a generation that no other slot ever has. It
 Used by one thread, the event loop's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -112,9 +112,10 @@ class Ledger:
             raise LeaseError(f"slot {slot.generation} is still being written")
         return self._record(slot, holder)
 
-    def drop_holder(self, holder: Holder) -> int:
-        """Ends every lease of one who died; returns how many there were."""
-        leases = list(self._held.get(holder, ()))
+    def drop_holder(self, holder: Holder, generations: Collection[int] | None = None) -> int:
+        """Ends every lease of one who died, or those on the given slots; returns how many there were."""
+        held = self._held.get(holder, set())
+        leases = [lease for lease in held if generations is None or lease.slot.generation in generations]
         for lease in leases:
             lease.revoke()
         return len(leases)
@@ -133,6 +134,11 @@ class Ledger:
     def held_by(self, holder: Holder) -> int:
         """How many leases one holder has."""
         return len(self._held.get(holder, ()))
+
+    def bytes_of(self, holder: Holder, generations: Collection[int]) -> int:
+        """Capacity of those of the given slots that one holder has leases on."""
+        slots = {lease.slot for lease in self._held.get(holder, ()) if lease.slot.generation in generations}
+        return sum(slot.capacity for slot in slots)
 
     def slots(self) -> Iterator[Slot]:
         """Every slot in use."""

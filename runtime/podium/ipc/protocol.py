@@ -32,6 +32,8 @@ Epoch = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_MESSAGE_CHARS)]
 Rows = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, lt=2**31)], ...], msgspec.Meta(max_length=4096)]
 
+Generations = Annotated[tuple[Count, ...], msgspec.Meta(max_length=4096)]
+
 
 class _Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Base of all messages."""
@@ -74,6 +76,8 @@ class Reply(_Message, frozen=True, tag="reply"):
     batch: Count
     outputs: Refs
     run_s: float
+    held: Generations = ()
+    """Slots that the model still has views of; the others of this worker are given back."""
 
 
 class Failure(_Message, frozen=True, tag="failure"):
@@ -83,6 +87,8 @@ class Failure(_Message, frozen=True, tag="failure"):
     message: Text
     breach: bool = False
     """The model returned something else than the resource declares: no other request would fare better."""
+    held: Generations = ()
+    """As in Reply."""
 
 
 class Dispatch(_Message, frozen=True, tag="dispatch"):

@@ -1,5 +1,6 @@
 """The worker's side of the arena: checked windows, read-only for inputs, writable for what was granted."""
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -8,7 +9,7 @@ from typing import Self
 
 from podium.errors import DescriptorError
 from podium.ipc.allocator import PAGE
-from podium.ipc.arena import SEALS
+from podium.ipc.arena import SEALS, address_of
 from podium.ipc.descriptor import Descriptor, Inline, SlotRange, TensorRef, check_layout_of
 from podium.ipc.tensor import Tensor
 
@@ -23,6 +24,7 @@ class ArenaView:
         """Use `attach`."""
         self._read = memoryview(readable)
         self._write = memoryview(writable)
+        self._address = address_of(self._read)
         self._generations: dict[int, int] = {}
         """slot start → highest generation seen; bounded by the number of pages of the arena."""
 
@@ -48,8 +50,7 @@ class ArenaView:
             return Tensor(ref.dtype, ref.shape, data)
         self._check_slot(ref.start, ref.generation, ref.offset + ref.nbytes)
         check_layout_of(ref, ref.nbytes)
-        first = ref.start + ref.offset
-        return Tensor(ref.dtype, ref.shape, self._read[first : first + ref.nbytes])
+        return Tensor(ref.dtype, ref.shape, self._window(ref.start + ref.offset, ref.nbytes))
 
     def output(self, grant: SlotRange, offset: int, nbytes: int) -> memoryview:
         """A writable window of a granted slot. Raises DescriptorError outside it."""
@@ -57,6 +58,15 @@ class ArenaView:
         if offset < 0 or offset + nbytes > grant.nbytes:
             raise DescriptorError(f"bytes {offset} to {offset + nbytes} are outside the {grant.nbytes} granted")
         return self._write[grant.start + offset : grant.start + offset + nbytes]
+
+    def _window(self, first: int, nbytes: int) -> memoryview:
+        """Read-only bytes whose `obj` lives as long as any array or torch tensor over them, and can be watched.
+
+        A slice of a mapping cannot: numpy keeps what exports the memory alive, and that would be all of the arena.
+        """
+        if not nbytes:
+            return memoryview(b"")
+        return memoryview((ctypes.c_char * nbytes).from_address(self._address + first)).cast("B").toreadonly()
 
     def _check_slot(self, start: int, generation: int, nbytes: int) -> None:
         if start % PAGE or start + nbytes > self._read.nbytes:

@@ -6,7 +6,7 @@ answer, a restart, a timer. There is no task per message. Every request ends onc
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -46,6 +46,8 @@ log = get_logger(__name__)
 
 HANG_GRACE_S = 5.0
 """How far beyond the last deadline in it a batch may run before its worker is killed."""
+MAX_HELD_SHARE = 4
+"""A model that keeps views of more than one in this many parts of the arena gets a new process."""
 STOP_TIMEOUT_S = 2.0
 """Least time a stopping worker gets to unload."""
 
@@ -100,10 +102,10 @@ class _Running:
         """Requests that somebody still waits for."""
         return [waiting for waiting in self.requests if not waiting.future.done()]
 
-    def release(self) -> None:
-        """Ends the worker's part in its slots, and the watch on it."""
+    def release(self, held: Collection[int] = ()) -> None:
+        """Ends the worker's part in its slots but those whose generation is in `held`, and the watch on it."""
         self.hang_timer.cancel()
-        self.inputs.release()
+        self.inputs.release(held)
         if self.grant is not None:
             self.grant.lease.revoke()
 
@@ -120,6 +122,11 @@ class WorkerGroup:
         self._policy = BatchPolicy(member.batching.max_batch_size, member.batching.max_delay_microseconds / 1e6)
         self._again: deque[list[Waiting]] = deque()
         """Halves of failed batches, which go before the queue."""
+        self._warm_up: tuple[Mapping[str, Tensor], ...] = ()
+        self._warming: dict[Supervisor, deque[Waiting]] = {}
+        """Restarted worker → what it still has to run on before it takes requests."""
+        self._held: dict[Supervisor, frozenset[int]] = {}
+        """Worker → generations of the slots that its model has kept views of."""
         self._running: dict[Supervisor, _Running] = {}
         self._batch_numbers = count(1)
         self._output_size = OutputSize.of(member.outputs)
@@ -180,6 +187,11 @@ class WorkerGroup:
         self._policy.max_delay_s = batching.max_delay_microseconds / 1e6
         self.member = self.member.model_copy(update={"batching": batching})
         self._pump()
+
+    def set_warm_up(self, requests: Sequence[Mapping[str, Tensor]]) -> None:
+        """Heap tensors that every restarted worker runs on before it takes requests. A failure of one is ignored."""
+        assert all(tensor.lease is None for inputs in requests for tensor in inputs.values())
+        self._warm_up = tuple(requests)
 
     def stats(self) -> GroupStats:
         """Numbers for metrics and the report."""
@@ -261,13 +273,15 @@ class WorkerGroup:
         for instance in self._instances:
             if not instance.ready or instance in self._running:
                 continue
-            batch = self._next_batch()
+            batch = self._next_batch(instance)
             if not batch:
                 break
             self._dispatch(instance, batch)
         self._note_idle()
 
-    def _next_batch(self) -> list[Waiting]:
+    def _next_batch(self, instance: Supervisor) -> list[Waiting]:
+        if warm_up := self._warming.get(instance):
+            return [warm_up.popleft()]
         while self._again:
             batch = [waiting for waiting in self._again.popleft() if not waiting.future.done()]
             if batch:
@@ -281,7 +295,13 @@ class WorkerGroup:
         if wait_s > 0:
             self._wait_timer = self._loop.call_later(wait_s, self._pump)
             return []
-        return self._queue.take(self._policy.max_rows)
+        return self._hopeful(self._queue.take(self._policy.max_rows), now) or self._next_batch(instance)
+
+    def _hopeful(self, batch: list[Waiting], now: float) -> list[Waiting]:
+        """The batch without requests that would miss their deadline anyway: those fail before they cost a forward."""
+        hopeless = [waiting for waiting in batch if self._policy.is_hopeless(waiting.deadline, now)]
+        self._fail(hopeless, DeadlineExceeded("the time left is less than the model takes"))
+        return [waiting for waiting in batch if not waiting.future.done()]
 
     def _dispatch(self, instance: Supervisor, batch: list[Waiting]) -> None:
         rows = sum(waiting.rows for waiting in batch)
@@ -322,8 +342,16 @@ class WorkerGroup:
 
     # ---- in: what workers say
 
-    def _ready(self, _instance: Supervisor) -> None:
+    def _ready(self, instance: Supervisor) -> None:
+        if instance.restarts:
+            self._warming[instance] = deque(self._warm_up_request(inputs) for inputs in self._warm_up)
         self._pump()
+
+    def _warm_up_request(self, inputs: Mapping[str, Tensor]) -> Waiting:
+        future: asyncio.Future[dict[str, Tensor]] = self._loop.create_future()
+        future.add_done_callback(_forget_answer)
+        now = self._loop.time()
+        return Waiting("warm-up", inputs, layout(inputs)[0], (), now + self.member.timeout_seconds, now, future)
 
     def _hear(self, instance: Supervisor, message: FromWorker, payloads: Payloads) -> None:
         running = self._running.get(instance)
@@ -334,14 +362,29 @@ class WorkerGroup:
             self._widen(instance, running, message.nbytes)
             return
         del self._running[instance]
+        self._keep_held(instance, message.held)
         try:
             if isinstance(message, Reply):
                 self._complete(instance, running, message, payloads)
             else:
                 self._failed(running, message)
         finally:
-            running.release()
+            running.release(message.held)
         self._pump()
+
+    def _keep_held(self, instance: Supervisor, held: Collection[int]) -> None:
+        """Gives back what the model has let go of since its last answer; what it looks at still stays."""
+        before = self._held.get(instance, frozenset())
+        now = frozenset(held)
+        if now == before:
+            return
+        if now - before:
+            log.warning("model_keeps_input_views", model=self.member.name, slots=len(now), advice="copy what you keep")
+        self._pod.arena.ledger.drop_holder(instance.holder, before - now)
+        self._held[instance] = now
+        kept_bytes = self._pod.arena.ledger.bytes_of(instance.holder, now)
+        if kept_bytes > self._pod.arena.size_bytes // MAX_HELD_SHARE:
+            instance.kill(f"its model keeps views of {kept_bytes} bytes of its inputs; copy what must outlive infer")
 
     def _widen(self, instance: Supervisor, running: _Running, nbytes: int) -> None:
         if running.grant is not None:
@@ -390,6 +433,8 @@ class WorkerGroup:
             self._again.extend(halves(live))
 
     def _died(self, instance: Supervisor, how: str, begun: int | None) -> None:
+        self._held.pop(instance, None)
+        self._warming.pop(instance, None)
         running = self._running.pop(instance, None)
         if running is None:
             return
@@ -448,3 +493,10 @@ class WorkerGroup:
         if InstanceState.CRASH_LOOP in states:
             return GroupState.CRASH_LOOP
         return GroupState.DEGRADED if ready else GroupState.DOWN
+
+
+def _forget_answer(future: asyncio.Future[dict[str, Tensor]]) -> None:
+    """Releases what nobody asked for; a failed warm-up says nothing of the next request."""
+    if not future.cancelled() and future.exception() is None:
+        for tensor in future.result().values():
+            tensor.release()

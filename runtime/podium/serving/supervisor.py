@@ -129,6 +129,8 @@ class Supervisor:
         """Ends the present process at once; it is restarted. `reason` says why, for logs and errors."""
         if self._life is not None and self._life.process.alive:
             self._kill_reason = reason
+            if self.ready:
+                self.state = InstanceState.BACKING_OFF
             self._pod.broker.unregister(self._life.peer)  # what it said meanwhile is not to be believed either
             self._life.process.kill()
 
@@ -233,13 +235,29 @@ class Supervisor:
             device=self._device,
             member=self._wire.model_dump_json(by_alias=True, exclude_none=True),
         )
+        # The worker may speak before we learn its pid: what it says meanwhile is kept, and heard once its life is known.
+        early: list[tuple[FromWorker | ProtocolError, Payloads]] = []
+        self._pod.broker.register(
+            peer,
+            lambda _peer, message, payloads: early.append((message, payloads)),
+            lambda _peer, error: early.append((error, ())),
+        )
         try:
             process = await self._pod.launch(self._member.engine, bootstrap, journal_fd)
-        except OSError as error:
-            raise WorkerLoadError(Reason.LOAD_FAILED, f"the worker process could not be started: {error}") from error
+        except BaseException as error:
+            self._pod.broker.unregister(peer)
+            if isinstance(error, OSError):
+                words = f"the worker process could not be started: {error}"
+                raise WorkerLoadError(Reason.LOAD_FAILED, words) from error
+            raise
         outcome: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         life = self._life = _Life(peer, token, process, outcome)
         self._pod.broker.register(peer, self._hear, self._intrude)
+        for message, payloads in early:
+            if isinstance(message, ProtocolError):
+                self._intrude(peer, message)
+            else:
+                self._hear(peer, message, payloads)
         return life
 
     async def _loaded(self, life: _Life) -> None:

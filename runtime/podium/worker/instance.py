@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from podium.ipc.descriptor import MAX_TENSORS, Inline, SlotRange, TensorRef, ali
 from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch, Reply
 from podium.ipc.tensor import Tensor
 from podium.ipc.view import ArenaView, describe
+from podium.worker.held import HeldViews
 from podium_crds.assignment import Member
 
 Asker = Callable[[int, int], SlotRange | None]
@@ -28,13 +29,14 @@ class Instance:
     engine: Engine
     view: ArenaView
     inline_bytes: int
+    held: HeldViews = field(default_factory=HeldViews)
 
     def run(self, dispatch: Dispatch, payloads: Payloads, ask: Asker) -> tuple[Reply, list[bytes]]:
         """Runs the model on one batch and stores its outputs, each once.
 
         Raises ModelError for the model's fault, DescriptorError for references that cannot be believed.
         """
-        inputs = {name: self.view.input(ref, payloads) for name, ref in dispatch.inputs.items()}
+        inputs = {name: self.held.give(ref, self.view.input(ref, payloads)) for name, ref in dispatch.inputs.items()}
         started = time.perf_counter()
         arrays = self.engine.infer(EngineBatch(inputs, dispatch.rows))
         run_s = time.perf_counter() - started
@@ -47,7 +49,7 @@ class Instance:
         if len(arrays) > MAX_TENSORS:
             raise ModelError(f"the model returned {len(arrays)} outputs, at most {MAX_TENSORS} are possible")
         declared = {spec.name: spec for spec in self.member.outputs}
-        missing = sorted(declared.keys() - arrays.keys())
+        missing = sorted(name for name, spec in declared.items() if name not in arrays and not spec.optional)
         if missing:
             raise ContractBreach(f"outputs {missing} are declared and were not returned; these were: {sorted(arrays)}")
         outputs: dict[str, Tensor] = {}

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 from podium.engines.base import Engine, context_of, user_error
 from podium.errors import MAX_MESSAGE_CHARS, ContractBreach, ModelError, PodiumError, ProtocolError, clipped
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
@@ -27,6 +29,7 @@ from podium.ipc.protocol import (
     LoadFailed,
     Need,
     Ready,
+    Reply,
     Stop,
     ToWorker,
 )
@@ -100,13 +103,16 @@ class Worker:
             self._channel.send(Failure(dispatch.epoch, dispatch.batch, "cancelled before it began"))
             return
         self._journal.begin(dispatch.batch)
+        answer, frames = self._answer(instance, dispatch, payloads)
+        held = instance.held.generations()  # here, where no frame and no traceback refers to the inputs any more
+        self._channel.send(msgspec.structs.replace(answer, held=held) if held else answer, frames)
+
+    def _answer(self, instance: Instance, dispatch: Dispatch, payloads: Payloads) -> tuple[Reply | Failure, Payloads]:
         try:
-            reply, frames = instance.run(dispatch, payloads, self._ask)
+            return instance.run(dispatch, payloads, self._ask)
         except (ModelError, ProtocolError) as error:
-            breach = isinstance(error, ContractBreach)
-            self._channel.send(Failure(dispatch.epoch, dispatch.batch, clipped(str(error), MAX_MESSAGE_CHARS), breach))
-            return
-        self._channel.send(reply, frames)
+            message = clipped(str(error), MAX_MESSAGE_CHARS)
+            return Failure(dispatch.epoch, dispatch.batch, message, isinstance(error, ContractBreach)), ()
 
     def _ask(self, batch: int, nbytes: int) -> SlotRange | None:
         self._channel.send(Need(self._bootstrap.epoch, batch, nbytes))

@@ -90,3 +90,10 @@ def test_the_arrival_gap_needs_two_arrivals() -> None:
 def test_a_refused_client_is_told_a_time_within_bounds() -> None:
     assert a_policy().retry_after_s(waiting_rows=0, workers=1) == 1.0
     assert a_policy(fixed_s=10.0).retry_after_s(waiting_rows=10_000, workers=1) == 30.0
+
+
+def test_a_request_that_cannot_make_it_is_known_before_it_runs() -> None:
+    policy = a_policy(fixed_s=0.1)
+    assert policy.is_hopeless(deadline=1.04, now=1.0)
+    assert not policy.is_hopeless(deadline=1.2, now=1.0)
+    assert not BatchPolicy(8, 0.0).is_hopeless(deadline=1.0, now=1.0), "nothing was measured yet"

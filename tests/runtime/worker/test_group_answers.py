@@ -249,6 +249,44 @@ async def test_a_model_cannot_write_to_its_inputs(groups: GroupMaker) -> None:
             await ask(group, array)
 
 
+async def test_views_that_a_model_keeps_stay_true_and_do_not_pile_up(groups: GroupMaker) -> None:
+    source = """
+    import numpy as np
+    class Model:
+        def load(self, ctx):
+            self.kept = []
+        def infer(self, inputs):
+            x = inputs["x"]
+            if x[0, 0] < 0:
+                self.kept.clear()
+                return {"y": x}
+            self.kept.append(x[:, ::2])
+            assert all((kept == index).all() for index, kept in enumerate(self.kept)), "kept inputs have changed"
+            return {"y": x[:, :1]}
+    """
+    group = await groups.start(source)
+    arena = groups.pod.arena
+    for index in range(5):
+        await ask(group, np.full((1, 5000), index, np.float32))
+    assert arena.stats().slots == 1, "the first is kept for the model, later ones it got as copies"
+    await ask(group, np.full((1, 5000), -1, np.float32))
+    assert arena.stats().slots == 0
+
+
+async def test_garbage_in_a_cycle_is_not_taken_for_a_kept_view(groups: GroupMaker) -> None:
+    source = """
+    class Model:
+        def infer(self, inputs):
+            cycle = [inputs["x"]]
+            cycle.append(cycle)
+            return {"y": inputs["x"]}
+    """
+    group = await groups.start(source)
+    for _ in range(3):
+        await ask(group, np.ones((1, 5000), np.float32))
+    assert groups.pod.arena.stats().slots == 0
+
+
 async def test_a_stopped_group_finishes_what_it_has_and_refuses_the_rest(groups: GroupMaker) -> None:
     group = await groups.start(CONTROLLED)
     running = asyncio.create_task(ask(group, column(BLOCK)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.worker.models import BLOCK, CONTROLLED, DIE, DIE_ONCE, WORK, GroupMaker, ask, column
+from tests.runtime.worker.models import BLOCK, CONTROLLED, DIE, DIE_ONCE, RAISE, WORK, GroupMaker, ask, column
 from tests.support.waiting import eventually
 
 from podium.errors import DeadlineExceeded, PoisonedRequest, WorkerDied
@@ -225,3 +225,33 @@ async def test_an_input_that_a_worker_cannot_believe_is_refused_there(groups: Gr
         await group.infer({"x": lying}, request_id="r", deadline=asyncio.get_running_loop().time() + 20)
     np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
     assert only(group).restarts == 0
+
+
+async def test_a_model_that_keeps_too_much_of_the_arena_gets_a_new_process(groups: GroupMaker) -> None:
+    source = """
+    class Model:
+        kept = []
+        def infer(self, inputs):
+            self.kept.append(inputs["x"])
+            return {"y": inputs["x"][:, :1]}
+    """
+    group = await groups.start(source)
+    assert (await ask(group, np.ones((1, 2_000_000), np.float32))).shape == (1, 1)
+    await eventually(lambda: group.stats().restarts == 1)
+    assert groups.pod.arena.stats().slots == 0
+
+
+async def test_a_restarted_worker_warms_up_before_it_takes_requests(groups: GroupMaker) -> None:
+    group = await groups.start(CONTROLLED)
+    group.set_warm_up([{"x": Tensor.from_array(column(*[WORK] * 7))}])
+    kill(group)
+    np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
+    assert [rows for _, rows in groups.begun()] == [7, 1]
+
+
+async def test_a_warm_up_that_raises_keeps_no_worker_from_its_work(groups: GroupMaker) -> None:
+    group = await groups.start(CONTROLLED)
+    group.set_warm_up([{"x": Tensor.from_array(column(RAISE))}, {"x": Tensor.from_array(np.ones((1, 9000), np.float32))}])
+    kill(group)
+    np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
+    assert len(groups.begun()) == 3
