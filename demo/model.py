@@ -1,6 +1,7 @@
 """The example's model and pipeline on the cluster: applied, awaited, read."""
 
 import importlib.util
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from demo.client import PIPELINE
 from demo.errors import DemoError
 from demo.progress import detail
 from demo.target import NAMESPACE, Target, condition
+from podium_crds.reasons import Reason
 from podium_crds.revision import RevisionRecord
 
 MODEL = "minilm"
@@ -43,13 +45,21 @@ def apply(target: Target, version: str) -> None:
 
 
 def wait_ready(target: Target) -> None:
-    """`kubectl wait --for=condition=Ready` on both. Raises DemoError with the conditions where that fails."""
+    """`kubectl wait --for=condition=Ready` on both. Raises DemoError as soon as a rollout has failed, saying why."""
     command = ["wait", "--for=condition=Ready", f"--timeout={_READY_TIMEOUT_S}s", *RESOURCES]
     detail(f"kubectl -n {NAMESPACE} {' '.join(command)}")
-    try:
-        target.kubectl(*command, timeout=_READY_TIMEOUT_S + 15)
-    except DemoError as error:
-        raise DemoError(f"{error}\n{_explained(target)}") from error
+    with subprocess.Popen(
+        target.argv(*command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as waiting:
+        try:
+            while waiting.poll() is None:
+                _refuse_failed(target)
+                time.sleep(_POLL_S)
+        finally:
+            waiting.terminate()
+        said = waiting.stdout.read() if waiting.stdout else ""
+    if waiting.returncode != 0:
+        raise DemoError(f"{said.strip()}\n{_explained(target)}")
 
 
 def wait_serving(target: Target, version: str) -> None:
@@ -59,6 +69,7 @@ def wait_serving(target: Target, version: str) -> None:
     """
     deadline = time.monotonic() + _READY_TIMEOUT_S
     while not all(_serves(target, resource, version) for resource in RESOURCES):
+        _refuse_failed(target)
         if time.monotonic() >= deadline:
             raise DemoError(f"version {version} does not serve after {_READY_TIMEOUT_S} s\n{_explained(target)}")
         time.sleep(_POLL_S)
@@ -90,6 +101,15 @@ def pods(target: Target) -> frozenset[str]:
     )
 
 
+def _refuse_failed(target: Target) -> None:
+    for resource in RESOURCES:
+        found = _get(target, resource)
+        progressing = condition(found, "Progressing")
+        current = progressing.get("observedGeneration") == found["metadata"]["generation"]
+        if current and progressing["status"] == "False" and progressing["reason"] != Reason.ROLLOUT_COMPLETE:
+            raise DemoError(f"the rollout of {resource} has failed\n{_explained(target)}")
+
+
 def _serves(target: Target, resource: str, version: str) -> bool:
     found = _get(target, resource)
     status = found.get("status", {})
@@ -117,7 +137,8 @@ def _explained(target: Target) -> str:
 
 
 def _why(found: Mapping[str, Any]) -> str:
-    return f"{found.get('reason', '')}: {found.get('message', '')}"
+    first_line = str(found.get("message", "")).partition("\n")[0]
+    return f"{found.get('reason', '')}: {first_line}"
 
 
 def _example() -> ModuleType:

@@ -85,7 +85,7 @@ def local_sources(version: str, out: Path) -> dict[str, Source]:
 def stored_sources(version: str, out: Path, store: str, secret: str | None) -> dict[str, Source]:
     """The same folders below `store`, such as s3://models/minilm, pinned to what they hold here."""
     return {
-        placeholder: Source(f"{store.rstrip('/')}/{name}", digest_of(out / name), secret)
+        placeholder: Source(f"{store.rstrip('/')}/{name}/", digest_of(out / name), secret)
         for placeholder, name in names(version).items()
     }
 

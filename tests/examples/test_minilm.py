@@ -83,7 +83,7 @@ def test_resources_for_a_cluster_are_pinned_to_what_the_folders_hold(artifacts: 
     assert isinstance(model, InferenceModel)
     assert isinstance(pipeline, InferencePipeline)
     assert model.spec.version == "2"
-    assert model.spec.source.uri == "s3://models/minilm/encoder-2"
+    assert model.spec.source.uri == "s3://models/minilm/encoder-2/"
     assert model.spec.source.digest == digest_of(artifacts / "encoder-2")
     assert model.spec.source.credentials_secret_ref is not None
     assert [member.name for member in pipeline.spec.models] == ["tokenizer", "encoder", "normalise"]
