@@ -235,7 +235,7 @@ class Supervisor:
             device=self._device,
             member=self._wire.model_dump_json(by_alias=True, exclude_none=True),
         )
-        # The worker may speak before we learn its pid: what it says meanwhile is kept, and heard once its life is known.
+        # The worker may speak before we learn its pid: that is kept, and heard once its life is known.
         early: list[tuple[FromWorker | ProtocolError, Payloads]] = []
         self._pod.broker.register(
             peer,

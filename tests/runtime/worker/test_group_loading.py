@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.support.waiting import eventually
 
 from podium.errors import WorkerLoadError
 from podium.serving.group import WorkerGroup
+from podium.serving.process import ChildProcess
 from podium_crds.reasons import Reason
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -134,3 +136,24 @@ async def test_two_groups_of_one_name_do_not_touch_each_others_leases(groups: Gr
     os.kill(first.stats().pids[0], signal.SIGKILL)
     assert (await task == 2).all()
     await eventually(lambda: first.stats().restarts == 1 and first.stats().pids)
+
+
+async def test_a_worker_that_is_ready_before_its_pid_is_known_is_heard(
+    groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch, deliver = groups.pod.launch, groups.pod.broker._deliver
+    heard: list[bytes] = []
+
+    async def slow_to_answer(*arguments: Any) -> ChildProcess:
+        process = await launch(*arguments)
+        await eventually(lambda: len(heard) >= 2, what="Hello and Ready to arrive")
+        return process
+
+    def counted(frames: list[bytes]) -> None:
+        deliver(frames)
+        heard.append(frames[0])
+
+    monkeypatch.setattr(groups.pod, "launch", slow_to_answer)
+    monkeypatch.setattr(groups.pod.broker, "_deliver", counted)
+    group = await groups.start(DOUBLE)
+    np.testing.assert_array_equal(await ask(group, column(1)), column(2))
