@@ -108,7 +108,7 @@ async def test_a_killed_worker_leaves_no_lease_on_large_tensors(groups: GroupMak
 
 
 async def test_a_hung_worker_is_killed_and_replaced(groups: GroupMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podium.serving.group.HANG_GRACE_S", 0.2)
+    monkeypatch.setattr("podium.serving.dispatcher.HANG_GRACE_S", 0.2)
     group = await groups.start(CONTROLLED, timeout_seconds=0)
     (first,) = group.stats().pids
     with pytest.raises(DeadlineExceeded):
@@ -121,7 +121,7 @@ async def test_a_hung_worker_is_killed_and_replaced(groups: GroupMaker, monkeypa
 async def test_a_short_client_deadline_does_not_get_a_slow_model_killed(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podium.serving.group.HANG_GRACE_S", 0.0)
+    monkeypatch.setattr("podium.serving.dispatcher.HANG_GRACE_S", 0.0)
     group = await groups.start(CONTROLLED, timeout_seconds=30)
     with pytest.raises(DeadlineExceeded):
         await ask(group, column(BLOCK), within_s=0.1)
@@ -251,7 +251,9 @@ async def test_a_restarted_worker_warms_up_before_it_takes_requests(groups: Grou
 
 async def test_a_warm_up_that_raises_keeps_no_worker_from_its_work(groups: GroupMaker) -> None:
     group = await groups.start(CONTROLLED)
-    group.set_warm_up([{"x": Tensor.from_array(column(RAISE))}, {"x": Tensor.from_array(np.ones((1, 9000), np.float32))}])
+    group.set_warm_up(
+        [{"x": Tensor.from_array(column(RAISE))}, {"x": Tensor.from_array(np.ones((1, 9000), np.float32))}]
+    )
     kill(group)
     np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
     assert len(groups.begun()) == 3
