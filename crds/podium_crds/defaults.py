@@ -1,5 +1,7 @@
 """Spec → canonical spec: one JSON value for everything that means the same. What revisions are hashed over."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,11 +20,11 @@ def canonical(spec: BaseModel) -> JsonObject:
     An object that spells a default out, lists things in another order, or was stored before a field existed has the
     same canonical form. Open objects (affinity, parameters, …) are taken as they are.
     """
-    fields = type(spec).model_fields
+    defaults = _introduction_defaults(type(spec))
     result: JsonObject = dict(spec.model_extra or {})
-    for name, field in fields.items():
+    for name, field in type(spec).model_fields.items():
         value = _field(field, getattr(spec, name))
-        if value is not None and value != _introduction_default(field):
+        if value is not None and value != defaults[name]:
             result[field.alias or name] = value
     return result
 
@@ -46,6 +48,12 @@ def _value(value: object) -> Json:
         case str() | int() | float() | None:
             return str(value) if isinstance(value, str) else value
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+@functools.cache
+def _introduction_defaults(model: type[BaseModel]) -> Mapping[str, object]:
+    """By field. Kept: computing them is most of the cost of a canonical form, and every reconcile pass needs several."""
+    return {name: _introduction_default(field) for name, field in model.model_fields.items()}
 
 
 def _introduction_default(field: FieldInfo) -> object:
