@@ -52,7 +52,7 @@ def _value(value: object) -> Json:
 
 @functools.cache
 def _introduction_defaults(model: type[BaseModel]) -> Mapping[str, object]:
-    """By field. Kept: computing them is most of the cost of a canonical form, and every reconcile pass needs several."""
+    """By field. Kept: they would be most of the cost of a canonical form, and a reconcile pass needs several."""
     return {name: _introduction_default(field) for name, field in model.model_fields.items()}
 
 
