@@ -16,6 +16,8 @@ from podium.artifacts.errors import ArtifactUnavailableError, TransientFetchErro
 from podium.artifacts.sources.base import Listing, RemoteFile, Stream, read_credentials
 
 MAX_OBJECTS = 100_000
+STORE_ERRORS = (BaseError, OSError)
+"""obstore raises the built-in FileNotFoundError and PermissionError for some answers, its own classes for others."""
 SETTINGS = {
     "aws_access_key_id": "access_key_id",
     "aws_secret_access_key": "secret_access_key",
@@ -49,10 +51,10 @@ class S3Source:
                     size = obstore.head(store, self._key)["size"]
                     self._is_object = True
                     return Listing((RemoteFile(PurePosixPath(self._key).name, size),), single=True)
-                except NotFoundError:
+                except (NotFoundError, FileNotFoundError):
                     pass  # not an object: a prefix, or nothing
             return Listing(tuple(self._below(store)), single=False)
-        except BaseError as error:
+        except STORE_ERRORS as error:
             raise TransientFetchError(f"cannot list {self._uri}: {_first_line(error)}") from error
 
     def _below(self, store: S3Store) -> Iterator[RemoteFile]:
@@ -74,7 +76,7 @@ class S3Source:
         try:
             pieces = obstore.get(self._store(), path).stream(min_chunk_size=CHUNK_BYTES)
             yield Stream(file.size, (bytes(piece) for piece in pieces))
-        except BaseError as error:
+        except STORE_ERRORS as error:
             raise TransientFetchError(f"cannot get {path} of {self._bucket}: {_first_line(error)}") from error
 
     def _store(self) -> S3Store:
