@@ -28,10 +28,7 @@ _MAX_TOMBSTONES = 10_000
 class _Entry:
     body: bytes
     version: int
-    uid: str
     owner: Key | None
-    told: bool
-    """Whether a watch has told it; False: only our own write's answer is here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +89,15 @@ class Cache:
         return frozenset(self._users.get(Ref(MODEL, model.namespace, model.name), ()))
 
     def wrote(self, manifest: Mapping[str, Any]) -> None:
-        """The server's answer to our own write. Call it with every answer, before the next pass can begin."""
-        self._put(manifest, told=False)
+        """The server's answer to our own write. Call it with every answer, before the next pass can begin.
+
+        The watch's event of that write will be no news: whoever wrote knows, and decides when to look again.
+        """
+        self._put(manifest)
 
     def told(self, manifest: Mapping[str, Any]) -> bool:
         """What a watch told. True where it matters to a reconciler: something new in the fields we keep."""
-        return self._put(manifest, told=True)
+        return self._put(manifest)
 
     def removed(self, manifest: Mapping[str, Any]) -> bool:
         """A watch told of the deletion. True where the object was here."""
@@ -110,7 +110,7 @@ class Cache:
         """
         at = _number(listing.resource_version)
         listed = {ref(each) for each in listing.items}
-        changed = tuple(ref(each) for each in listing.items if self._put(each, told=True))
+        changed = tuple(ref(each) for each in listing.items if self._put(each))
         stale = [
             each
             for each, entry in self._objects.get(kind, {}).items()
@@ -128,10 +128,9 @@ class Cache:
                 found.add(entry.owner)
         return frozenset(found)
 
-    def _put(self, manifest: Mapping[str, Any], *, told: bool) -> bool:
+    def _put(self, manifest: Mapping[str, Any]) -> bool:
         identity = ref(manifest)
-        metadata = manifest["metadata"]
-        version = _version(metadata)
+        version = _version(manifest["metadata"])
         if self._tombstones.get(identity, -1) >= version:
             return False
         objects = self._objects.setdefault(identity.kind, {})
@@ -139,17 +138,16 @@ class Cache:
         if known is not None and known.version > version:
             return False
         body = orjson.dumps(project(manifest), option=orjson.OPT_SORT_KEYS)
-        entry = _Entry(body, version, str(metadata.get("uid", "")), owner_key(manifest), told)
+        entry = _Entry(body, version, owner_key(manifest))
         if known is not None:
             self._disown(identity, known)
-            entry.told = told or (known.told and known.body == body)
         objects[identity] = entry
         for model in _models_used(manifest):
             self._users.setdefault(model, set()).add(Key(PIPELINE, str(identity.namespace), identity.name))
         if entry.owner is not None:
             self._owned.setdefault((identity.kind, entry.owner), set()).add(identity)
         self._metrics.cached(identity.kind, len(objects))
-        return known is None or not known.told or known.body != body
+        return known is None or known.body != body
 
     def _remove(self, identity: Ref, version: int) -> bool:
         objects = self._objects.get(identity.kind, {})
