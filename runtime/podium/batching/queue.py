@@ -121,10 +121,10 @@ class BatchQueue:
         self._tidy(waiting.bucket, line)
         return True
 
-    def head(self) -> Waiting | None:
-        """The most urgent request of all."""
+    def heads(self) -> list[Waiting]:
+        """The most urgent request of each line, the most urgent line first."""
         heads = [head for line in self._lines.values() if (head := line.head()) is not None]
-        return min(heads, key=lambda waiting: waiting.deadline, default=None)
+        return sorted(heads, key=_deadline) if len(heads) > 1 else heads
 
     def rows_like(self, waiting: Waiting) -> int:
         """Rows that could share a batch with this request, its own included."""
@@ -135,12 +135,10 @@ class BatchQueue:
         line = self._lines[waiting.bucket]
         return min(entry.arrived for _, _, entry in line.heap if entry.queued)
 
-    def take(self, max_rows: int) -> list[Waiting]:
-        """The most urgent request and those of its bucket that fit with it into `max_rows`, by deadline."""
-        first = self.head()
-        if first is None:
-            return []
-        line = self._lines[first.bucket]
+    def take(self, head: Waiting, max_rows: int) -> list[Waiting]:
+        """The head of a line and those behind it that fit with it into `max_rows`, by deadline."""
+        line = self._lines[head.bucket]
+        assert line.head() is head
         batch: list[Waiting] = []
         rows = 0
         while (candidate := line.head()) is not None:
@@ -153,7 +151,7 @@ class BatchQueue:
             rows += candidate.rows
             if candidate.alone:
                 break
-        self._tidy(first.bucket, line)
+        self._tidy(head.bucket, line)
         return batch
 
     def drain(self) -> list[Waiting]:
@@ -176,3 +174,7 @@ class BatchQueue:
         elif len(line.heap) > 64 and len(line.heap) > 4 * line.live:
             line.heap = [entry for entry in line.heap if entry[2].queued]
             heapq.heapify(line.heap)
+
+
+def _deadline(waiting: Waiting) -> float:
+    return waiting.deadline

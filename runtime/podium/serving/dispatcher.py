@@ -151,22 +151,27 @@ class Dispatcher:
             if batch:
                 return batch
         now = self._loop.time()
-        while (head := self.queue.head()) is not None:
-            if self._wait_for_company(head, now):
-                return []
-            if batch := self._hopeful(self.queue.take(self.policy.max_rows), now):
+        waits: list[float] = []
+        heads = deque(self.queue.heads())
+        while heads:
+            if (wait_s := self._wait_s(heads[0], now)) > 0:
+                waits.append(wait_s)
+                heads.popleft()
+            elif batch := self._hopeful(self.queue.take(heads[0], self.policy.max_rows), now):
                 return batch
+            else:
+                heads = deque(self.queue.heads())  # all of them were shed: what is behind them moves up
+                waits.clear()
+        if waits and self._wait_timer is None:
+            self._wait_timer = self._loop.call_later(min(waits), self.pump)
         return []
 
-    def _wait_for_company(self, head: Waiting, now: float) -> bool:
-        """True where the policy would rather wait; then `pump` runs again when the wait is over."""
-        if head.alone:
-            return False
-        view = OpenBatch(self.queue.rows_like(head), self.queue.oldest_like(head), head.deadline)
-        wait_s = self.policy.wait_s(view, now)
-        if wait_s > 0 and self._wait_timer is None:
-            self._wait_timer = self._loop.call_later(wait_s, self.pump)
-        return wait_s > 0
+    def _wait_s(self, head: Waiting, now: float) -> float:
+        """How long the policy would have this line wait for company, though a worker is idle."""
+        if head.alone or not self.policy.max_delay_s:
+            return 0.0
+        open_batch = OpenBatch(self.queue.rows_like(head), self.queue.oldest_like(head), head.deadline)
+        return self.policy.wait_s(open_batch, now)
 
     def _hopeful(self, batch: list[Waiting], now: float) -> list[Waiting]:
         """The batch without requests that would miss their deadline anyway: those fail before they cost a forward."""
