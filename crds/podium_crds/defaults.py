@@ -1,7 +1,7 @@
 """Spec → canonical spec: one JSON value for everything that means the same. What revisions are hashed over."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,15 +14,18 @@ Json = JsonObject | list[Any] | str | int | float | bool | None
 _ABSENT = object()
 
 
-def canonical(spec: BaseModel) -> JsonObject:
+def canonical(spec: BaseModel, only: Collection[str] | None = None) -> JsonObject:
     """The spec in wire names; fields equal to their introduction default left out, lists without order sorted.
 
+    `only`: Python names of the fields to write; None: all of them.
     An object that spells a default out, lists things in another order, or was stored before a field existed has the
     same canonical form. Open objects (affinity, parameters, …) are taken as they are.
     """
     defaults = _introduction_defaults(type(spec))
     result: JsonObject = dict(spec.model_extra or {})
     for name, field in type(spec).model_fields.items():
+        if only is not None and name not in only:
+            continue
         value = _field(field, getattr(spec, name))
         if value is not None and value != defaults[name]:
             result[field.alias or name] = value

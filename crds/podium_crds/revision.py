@@ -70,6 +70,7 @@ TUNING_FIELDS = frozenset({"batching", "idempotent", "timeout_seconds"})
 UNHASHED_FIELDS = frozenset({"replicas", "suspend", "pod_metadata", "rollout"})
 """What makes no revision."""
 
+_GRAPH_FIELDS = frozenset({"steps", "outputs"})
 _STEP_TUNING = ("timeoutSeconds", "retries")
 
 
@@ -307,17 +308,8 @@ def _serving(spec: ServingSpec) -> ServingSpec:
     )
 
 
-def _wire_names(spec: ServingSpec | ModelDefinition, fields: frozenset[str]) -> frozenset[str]:
-    return frozenset(field.alias or name for name, field in type(spec).model_fields.items() if name in fields)
-
-
-def _part(spec: ServingSpec | ModelDefinition, fields: frozenset[str]) -> JsonObject:
-    wanted = _wire_names(spec, fields)
-    return {key: value for key, value in canonical(spec).items() if key in wanted}
-
-
 def _member_load(definition: ModelDefinition, files: Mapping[str, str] | None) -> str:
-    part = _part(definition, LOAD_FIELDS)
+    part = canonical(definition, LOAD_FIELDS)
     part["source"] = {key: value for key, value in part["source"].items() if key != "credentialsSecretRef"}
     return _digest({"definition": part, "files": files})
 
@@ -327,22 +319,23 @@ def _hashes(resource: Resource, members: tuple[MemberRecord, ...]) -> Hashes:
         m.definition.source.credentials_secret_ref.name for m in members if m.definition.source.credentials_secret_ref
     }
     loads = {member.name: member.load_hash for member in members}
-    tunings = {member.name: _part(member.definition, TUNING_FIELDS) for member in members}
-    steps = canonical(resource.spec).get("steps", [])
+    tunings = {member.name: canonical(member.definition, TUNING_FIELDS) for member in members}
+    graph = canonical(resource.spec, _GRAPH_FIELDS) if isinstance(resource, InferencePipeline) else {}
+    steps = graph.get("steps", [])
     return Hashes(
-        shape=_digest({"pod": _part(resource.spec, SHAPE_FIELDS), "secrets": sorted(secrets)}),
+        shape=_digest({"pod": canonical(resource.spec, SHAPE_FIELDS), "secrets": sorted(secrets)}),
         load=_digest(
             {
                 "kind": resource.kind,
                 "version": resource.spec.version,
                 "members": loads,
                 "steps": [{key: step[key] for key in step if key not in _STEP_TUNING} for step in steps],
-                "outputs": canonical(resource.spec).get("outputs", []) if steps else [],
+                "outputs": graph.get("outputs", []),
             }
         ),
         tuning=_digest(
             {
-                "resource": _part(resource.spec, TUNING_FIELDS),
+                "resource": canonical(resource.spec, TUNING_FIELDS),
                 "members": tunings,
                 "steps": {step["name"]: {key: step.get(key) for key in _STEP_TUNING} for step in steps},
             }
