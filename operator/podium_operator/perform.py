@@ -5,6 +5,7 @@ next pass decides anew.
 """
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -24,7 +25,8 @@ from podium_operator.resources.assignment import assignment_configmap
 from podium_operator.resources.deployment import deployment
 from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
-from podium_operator.resources.revision import controller_revision, digests_patch, quarantine_patch, release_patch
+from podium_operator.resources.labels import QUARANTINE
+from podium_operator.resources.revision import controller_revision, digests_annotation, quarantine_annotation
 from podium_operator.resources.secret import KEY_BYTES, admin_key
 from podium_operator.resources.service import service
 from podium_operator.rollout.actions import (
@@ -84,11 +86,11 @@ class Performer:
             case RecordRevision(revision, ordinal):
                 await self._create(controller_revision(owner, revision.record, ordinal))
             case PinDigests(revision, digests):
-                await self._annotate(owner, revision, digests_patch(revision, digests))
+                await self._annotate(owner, revision, digests_annotation(revision, digests))
             case Quarantine(revision, problem, retry_token):
-                await self._annotate(owner, revision, quarantine_patch(problem, retry_token))
+                await self._annotate(owner, revision, quarantine_annotation(problem, retry_token))
             case Release(revision):
-                await self._annotate(owner, revision, release_patch())
+                await self._annotate(owner, revision, {QUARANTINE: None})
             case WriteAssignment():
                 await self._write_assignment(owner, action)
             case CreatePool(pool, _, revision, replicas):
@@ -116,10 +118,16 @@ class Performer:
     async def _create(self, manifest: Manifest) -> None:
         self._cache.wrote(await self._client.create(manifest))
 
-    async def _annotate(self, owner: Owner, revision: KnownRevision, patch: Manifest) -> None:
-        wanted = Ref("ControllerRevision", owner.resource.namespace, revision.name)
-        version = revision.resource_version
-        self._cache.wrote(await self._client.merge_patch(wanted, patch, resource_version=version))
+    async def _annotate(self, owner: Owner, revision: KnownRevision, annotations: Mapping[str, str | None]) -> None:
+        """Set annotations of a ControllerRevision, None removing one, under the resourceVersion seen.
+
+        By PUT: the API server (1.35) takes any patch of a ControllerRevision for a change of its immutable data.
+        """
+        live = await self._client.get(Ref("ControllerRevision", owner.resource.namespace, revision.name))
+        merged = {**(live["metadata"].get("annotations") or {}), **annotations}
+        live["metadata"]["annotations"] = {name: value for name, value in merged.items() if value is not None}
+        live["metadata"]["resourceVersion"] = revision.resource_version
+        self._cache.wrote(await self._client.replace(live))
 
     async def _write_assignment(self, owner: Owner, action: WriteAssignment) -> None:
         manifest = assignment_configmap(owner, action.pool, action.assignment, action.promoted_at)

@@ -99,8 +99,8 @@ class World:
         return found
 
     async def ask(self, x: float = 1.0) -> tuple[float, str]:
-        """One request to some ready pod: the answer and its revision."""
-        ready = [pod for pod in self.node.pods.values() if pod.ready_since]
+        """One request to some ready pod, as a Service would choose it: the answer and its revision."""
+        ready = [pod for pod in self.node.pods.values() if pod.ready_since and "terminating" not in pod.status]
         assert ready, "no pod is ready"
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
@@ -239,6 +239,18 @@ async def test_a_changed_environment_surges_into_new_pods_without_a_failed_reque
         return [each["metadata"]["name"] for each in found] == ["scale-1"]
 
     await eventually(only_the_new, within_s=60, what=str([d["metadata"]["name"] for d in deployments]))
+
+
+async def test_a_surge_that_fails_leaves_the_old_pods_serving(world: World, operator: OperatorProcess) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    pods = world.node.uids()
+    async with Asking(world) as asking:
+        await world.apply(scale(world.namespace, -1, env=[{"name": "COLOUR", "value": "blue"}]))
+        await world.until("UpToDate", "False", "RolledBack")
+        await eventually(lambda: world.node.uids() == pods, within_s=60, what="the new pods to go")
+    assert asking.failures == []
+    assert set(asking.answers) == {2.0}
 
 
 async def test_the_operator_killed_between_configmap_and_push_is_finished_by_the_next(

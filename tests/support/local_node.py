@@ -123,7 +123,8 @@ class LocalNode:
         for name in set(self.pods) - found.keys():
             await self._forget(name)
         for service in await self._client.list("Service", self._namespace):
-            await self._endpoints(service)
+            if (service["metadata"].get("labels") or {}).get(LABEL_MANAGED_BY) == MANAGED_BY:
+                await self._endpoints(service)
 
     async def _scale(self, deployment: Manifest, found: Mapping[str, Manifest]) -> None:
         pool = deployment["metadata"]["name"]

@@ -9,7 +9,7 @@ from podium_crds.status import ServingStatus
 from podium_operator.cache import Cache
 from podium_operator.events import Events, EventType
 from podium_operator.kube.client import KubeClient
-from podium_operator.state import Observed
+from podium_operator.state import Key, Observed
 from podium_operator.status.conditions import Judgement
 from podium_operator.status.rollup import Subject, rollup
 
@@ -35,10 +35,11 @@ class Reporter:
         self._cache = cache
         self._events = events
 
-    async def report(
-        self, manifest: Manifest, subject: Subject, observed: Observed, judgement: Judgement, now: datetime
-    ) -> None:
+    async def report(self, key: Key, subject: Subject, observed: Observed, judgement: Judgement, now: datetime) -> None:
         """Write the status if it differs from the live one. Raises KubeError."""
+        manifest = self._cache.parent(key)
+        if manifest is None:
+            return  # deleted since the pass began
         live = read_status(manifest)
         status = rollup(subject, observed, judgement, live, now)
         if status == live:

@@ -13,7 +13,7 @@ from typing import Any
 from podium_crds.assignment import ResourceKind, ResourceRef
 from podium_crds.errors import AssignmentTooLargeError
 from podium_crds.parse import Resource
-from podium_crds.reasons import Reason
+from podium_crds.reasons import ConditionType, Reason
 from podium_crds.revision import RevisionRecord
 from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ServingStatus
@@ -120,8 +120,23 @@ class Serving:
         except AssignmentTooLargeError as exc:
             await self._refuse(subject, observation, Problem(Reason.INVALID_SPEC, str(exc)))
             return Result(_jittered(INVALID_S))
-        await self._report(subject, observation, desired, decided.facts)
-        return await self._act(subject, resource, observation, decided)
+        told = replace(decided.facts, degraded=decided.facts.degraded or _standing_error(subject.status))
+        await self._report(subject, observation, desired, told)
+        try:
+            await self._act(subject, resource, observation, decided)
+        except Conflict as exc:
+            log.info("precondition_failed", **subject.key._asdict(), cause=str(exc))
+            return Result(CONFLICT_S)
+        except (NotOursError, Invalid, Forbidden) as exc:
+            failed = replace(decided.facts, degraded=_error(exc))
+            await self._report(subject, observation, desired, failed)
+            return Result(_jittered(INVALID_S))
+        if told.degraded is not decided.facts.degraded:
+            await self._report(subject, observation, desired, decided.facts)
+        if decided.actions:
+            return Result(AFTER_ACTION_S)
+        pause = decided.requeue_after_s
+        return Result(None if pause is None else _jittered(pause))
 
     def _desired(
         self, subject: Subjected, resource: Resource, record: RevisionRecord, observation: Observation
@@ -172,7 +187,7 @@ class Serving:
             strategy=subject.status.strategy,
         )
         judgement = Judgement(facts, subject.generation, invalid=problem)
-        await self._reporter.report(subject.manifest, self._subject(subject, None), observed, judgement, self._now())
+        await self._reporter.report(subject.key, self._subject(subject, None), observed, judgement, self._now())
 
     async def _report(self, subject: Subjected, observation: Observation, desired: Desired, facts: Facts) -> None:
         observed = observation.observed
@@ -185,9 +200,9 @@ class Serving:
         )
         known = observed.revisions.get(desired.target.name, desired.target)
         described = self._subject(subject, known, desired.replicas)
-        await self._reporter.report(subject.manifest, described, observed, judgement, self._now())
+        await self._reporter.report(subject.key, described, observed, judgement, self._now())
 
-    async def _act(self, subject: Subjected, resource: Resource, observation: Observation, decided: Plan) -> Result:
+    async def _act(self, subject: Subjected, resource: Resource, observation: Observation, decided: Plan) -> None:
         scope = Scope(
             owner=subject.owner,
             rollout=resource.spec.rollout,
@@ -195,23 +210,9 @@ class Serving:
             replicas=resource.spec.desired_replicas,
             rotation=subject.annotation(ROTATE_ADMIN_KEY),
         )
-        try:
-            await self._performer.children(scope, observation)
-            for action in decided.actions:
-                await self._performer.perform(action, scope, observation.admin_keys)
-        except Conflict as exc:
-            log.info("precondition_failed", **subject.key._asdict(), cause=str(exc))
-            return Result(CONFLICT_S)
-        except NotOursError as exc:
-            degraded = replace(decided.facts, degraded=Problem(Reason.RECONCILE_ERROR, str(exc)))
-            judgement = Judgement(degraded, subject.generation)
-            described = self._subject(subject, None, resource.spec.desired_replicas)
-            await self._reporter.report(subject.manifest, described, observation.observed, judgement, self._now())
-            return Result(_jittered(INVALID_S))
-        if decided.actions:
-            return Result(AFTER_ACTION_S)
-        pause = decided.requeue_after_s
-        return Result(None if pause is None else _jittered(pause))
+        await self._performer.children(scope, observation)
+        for action in decided.actions:
+            await self._performer.perform(action, scope, observation.admin_keys)
 
     def _subject(self, subject: Subjected, target: KnownRevision | None, replicas: int | None = None) -> Subject:
         label, value = stable_label(subject.owner.resource)
@@ -220,6 +221,19 @@ class Serving:
 
     def _now(self) -> datetime:
         return self._parts.now()
+
+
+def _error(exc: NotOursError | Invalid | Forbidden) -> Problem:
+    quota = isinstance(exc, Forbidden) and exc.quota_exceeded
+    return Problem(Reason.QUOTA_EXCEEDED if quota else Reason.RECONCILE_ERROR, str(exc))
+
+
+def _standing_error(status: ServingStatus) -> Problem | None:
+    """What stopped the last pass: it stands until a pass has ended well, so that the condition does not blink."""
+    degraded = status.condition(ConditionType.DEGRADED)
+    if degraded is None or degraded.reason not in (Reason.RECONCILE_ERROR, Reason.QUOTA_EXCEEDED):
+        return None
+    return Problem(Reason(degraded.reason), degraded.message)
 
 
 def _jittered(pause_s: float) -> float:

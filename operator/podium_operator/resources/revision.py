@@ -26,13 +26,13 @@ def controller_revision(owner: Owner, record: RevisionRecord, ordinal: int) -> d
     }
 
 
-def digests_patch(known: KnownRevision, resolved: Mapping[str, str]) -> dict[str, Any]:
-    """Merge patch that pins digests beside those pinned already."""
-    return _annotation(DIGESTS, canonical_json({**resolved, **known.record.digests}))
+def digests_annotation(known: KnownRevision, resolved: Mapping[str, str]) -> dict[str, str]:
+    """Pins digests beside those pinned already."""
+    return {DIGESTS: canonical_json({**resolved, **known.record.digests})}
 
 
-def quarantine_patch(problem: Problem, retry_token: str) -> dict[str, Any]:
-    """Merge patch that keeps why the revision failed."""
+def quarantine_annotation(problem: Problem, retry_token: str) -> dict[str, str]:
+    """Keeps why the revision failed."""
     kept = {
         "reason": str(problem.reason),
         "message": problem.message,
@@ -40,16 +40,7 @@ def quarantine_patch(problem: Problem, retry_token: str) -> dict[str, Any]:
         "exitCode": problem.exit_code,
         "retry": retry_token,
     }
-    return _annotation(QUARANTINE, canonical_json(kept))
-
-
-def release_patch() -> dict[str, Any]:
-    """Merge patch that ends the quarantine."""
-    return _annotation(QUARANTINE, None)
-
-
-def _annotation(name: str, value: str | None) -> dict[str, Any]:
-    return {"metadata": {"annotations": {name: value}}}
+    return {QUARANTINE: canonical_json(kept)}
 
 
 def read_revision(manifest: Mapping[str, Any]) -> KnownRevision | None:
