@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -49,7 +49,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         funcargs = getattr(item, "funcargs", {})
-        for name in ("space", "installation"):
+        for name in ("space", "shared_space", "installation"):
             owner = funcargs.get(name)
             if owner is not None and report.when in ("setup", "call"):
                 report.sections.append((f"cluster: {name}", dumps.namespace(owner.kubectl)))
@@ -101,6 +101,7 @@ def agent_space(admin: Kubectl, images: Images) -> Iterator[Kubectl]:
     bound.rolled_out("daemonset/agent")
     yield bound
     remove(bound)
+    bound.delete("namespace", bound.namespace)
 
 
 @pytest.fixture
@@ -110,14 +111,35 @@ def agents_by_node(agent_space: Kubectl, cluster: Cluster) -> Iterator[dict[str,
         yield {node: stack.enter_context(Agent(agent_space, node)) for node in cluster.nodes()}
 
 
+@pytest.fixture(scope="session")
+def spaces(admin: Kubectl, installation: Installation) -> Iterator[Callable[[str], Space]]:
+    """Makes namespaces with the code of the test models in them; none is left at the end."""
+    made: list[Kubectl] = []
+
+    def make(title: str) -> Space:
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower().removeprefix("test_"))[:44].strip("-")
+        bound = create(admin, f"{name}-{uuid.uuid4().hex[:6]}")
+        made.append(bound)
+        bound.apply(models.code())
+        return Space(bound, installation)
+
+    yield make
+    for bound in made:
+        bound.delete("namespace", bound.namespace)
+
+
 @pytest.fixture
-def space(request: pytest.FixtureRequest, admin: Kubectl, installation: Installation) -> Iterator[Space]:
-    """A namespace of the test's own, with the code of the test models in it; nothing of it is left afterwards."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:44].strip("-")
-    bound = create(admin, f"{name}-{uuid.uuid4().hex[:6]}")
-    bound.apply(models.code())
-    yield Space(bound, installation)
-    remove(bound)
+def space(request: pytest.FixtureRequest, spaces: Callable[[str], Space]) -> Iterator[Space]:
+    """A namespace of the test's own."""
+    own = spaces(request.node.name)
+    yield own
+    remove(own.kubectl)
+
+
+@pytest.fixture(scope="module")
+def shared_space(spaces: Callable[[str], Space]) -> Space:
+    """A namespace for tests that leave nothing in it."""
+    return spaces("shared")
 
 
 def _answers(cluster: Cluster) -> bool:

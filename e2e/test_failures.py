@@ -48,7 +48,8 @@ def from_store(space: Space, name: str = "one.tar") -> tuple[Scaler, dict[str, A
 def test_a_missing_artifact_is_named_and_the_old_revision_serves_on(space: Space) -> None:
     first, source = from_store(space)
     served = space.served(first)
-    gone = {**source, "uri": source["uri"].replace("one.tar", "absent.tar")}
+    never_stored = digest(archive("# nobody has these bytes, in no cache either\n"))
+    gone = {"uri": source["uri"].replace("one.tar", "absent.tar"), "digest": never_stored}
     item = refuses_and_serves_on(served, Scaler(scale=3, source=gone), "ArtifactUnavailable")
     assert condition(item, "ArtifactsReady") == ("False", "ArtifactUnavailable")
 
@@ -106,5 +107,9 @@ def test_an_artifact_overwritten_before_scaling_up_is_a_digest_mismatch(space: S
     assert condition(served.get(), "Available")[0] == "True"
     assert served.identities()[pod["metadata"]["name"]] == (pod["metadata"]["uid"], 0)
     store.put("one.tar", data)
-    served.ready()
-    assert served.get()["status"]["readyReplicas"] == 2
+    eventually(
+        "the second pod serves once the artifact is back",
+        served.get,
+        lambda item: item["status"]["readyReplicas"] == 2 and condition(item, "ArtifactsReady")[0] == "True",
+        timeout=120,
+    )

@@ -12,6 +12,7 @@ from e2e.support.kubectl import condition
 from e2e.support.models import Chain, Scaler
 from e2e.support.namespaces import Space
 from e2e.support.swaps import LONG_S, STEADY
+from e2e.support.waiting import eventually
 
 
 @pytest.mark.thin
@@ -63,7 +64,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_spec_is_refused_at_apply_with_the_reason(space: Space, case: str) -> None:
+def test_a_wrong_spec_is_refused_at_apply_with_the_reason(shared_space: Space, case: str) -> None:
+    space = shared_space
     change, expected = WRONG[case]
     manifest = Scaler().manifest()
     spec = {key: value for key, value in {**manifest["spec"], **change}.items() if value is not None}
@@ -72,10 +74,10 @@ def test_a_wrong_spec_is_refused_at_apply_with_the_reason(space: Space, case: st
     assert space.kubectl.list("inference") == []
 
 
-def test_a_pipeline_that_calls_an_unknown_member_is_refused_at_apply(space: Space) -> None:
+def test_a_pipeline_that_calls_an_unknown_member_is_refused_at_apply(shared_space: Space) -> None:
     manifest = Chain().manifest()
     manifest["spec"]["steps"][0]["model"] = "absent"
-    assert "add it under models" in space.kubectl.refusal(manifest)
+    assert "add it under models" in shared_space.kubectl.refusal(manifest)
 
 
 def test_a_deleted_model_leaves_nothing(space: Space) -> None:
@@ -89,6 +91,7 @@ def test_the_prober_reports_failures_of_a_deployment_without_drain(space: Space)
     space.kubectl.apply(*undrained.objects(space.installation.images.runtime))
     space.kubectl.rolled_out(f"deployment/{undrained.NAME}")
     address = space.kubectl.get("service", undrained.NAME)["spec"]["clusterIP"]
+    eventually("the Service answers", lambda: undrained.answers(address), bool, timeout=30)
     with Probe(oip.load(address, undrained.PORT, undrained.NAME, long_s=LONG_S)) as probe:
         probe.wait_for_successes(STEADY, timeout=60)
         space.kubectl("rollout", "restart", f"deployment/{undrained.NAME}")

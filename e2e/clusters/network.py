@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .base import ClusterError
 from .shell import run
-from .topology import BRIDGE, HOST_PREFIX, POD_RANGE, Node, Site
+from .topology import BRIDGE, HOST_PREFIX, POD_RANGE, SERVICE_RANGE, Node, Site
 
 _SETTINGS = {"net/ipv4/ip_forward": "1", "net/bridge/bridge-nf-call-iptables": "1"}
 _OURS = ("-m", "comment", "--comment", "podium-cluster")
@@ -39,6 +39,10 @@ def up(site: Site) -> None:
     _ip("link", "set", BRIDGE, "up")
     for node in site.nodes:
         _ip("address", "replace", f"{node.address}/{HOST_PREFIX}", "dev", BRIDGE)
+    for addresses in (SERVICE_RANGE, POD_RANGE):
+        # A packet to a Service without endpoints, or to a pod that is gone, must not leave the machine by the default
+        # route. It ends here: nothing on the bridge answers for it. (An unreachable route would come before the DNAT.)
+        _ip("route", "replace", addresses, "dev", BRIDGE)
     for table, chain, rule in _RULES:
         try:
             _iptables(table, "-C", chain, *rule)

@@ -64,24 +64,32 @@ def kill_container(served: Served, pod: Object, agent: Agent) -> float:
 
 
 class KillOnPromotion:
-    """Kills the operator as soon as an assignment ConfigMap promotes another revision than `old`.
+    """Kills the operator right after an assignment ConfigMap has promoted another revision than `old`.
 
-    The operator is frozen first, so that it can be said for certain whether the push had gone out by then.
+    The operator is frozen at once, and let run a few milliseconds at a time until `flips` pods have taken the new
+    revision, so that it can be said for certain how far the push had come when it died.
     """
 
-    def __init__(self, served: Served, old: str, agent: Agent, operator: Process) -> None:
+    def __init__(self, served: Served, old: str, operator: tuple[Agent, Process], flips: int) -> None:
         self._served = served
         self._old = old
-        self._agent = agent
-        self._operator = operator
-        self.before_push = False
-        """Whether the pod still held `old` as promoted when the operator died."""
+        self._agent, self._operator = operator
+        self._flips = flips
+        self.flipped = -1
+        """How many pods had taken the new revision when the operator died."""
 
     def __call__(self, config_map: Object) -> bool:
         if promoted_in(config_map) in (None, self._old):
             return False
         self._agent.send(self._operator, signal.SIGSTOP)
-        (pod,) = self._served.pods()
-        self.before_push = self._served.report(pod)["promoted"] == self._old
+        pods = self._served.pods()
+        deadline = time.monotonic() + 30
+        while (flipped := self._count(pods)) < self._flips and time.monotonic() < deadline:
+            self._agent.send(self._operator, signal.SIGCONT)
+            self._agent.send(self._operator, signal.SIGSTOP)
         self._agent.send(self._operator, signal.SIGKILL)
+        self.flipped = flipped
         return True
+
+    def _count(self, pods: list[Object]) -> int:
+        return sum(self._served.report(pod)["promoted"] != self._old for pod in pods)

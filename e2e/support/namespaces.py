@@ -21,10 +21,10 @@ def create(admin: Kubectl, name: str) -> Kubectl:
 
 
 def remove(bound: Kubectl) -> None:
-    """Delete the namespace and wait until it is gone; pods end at once, for no test asks how they end from here on."""
+    """Begin to delete the namespace. Pods end at once, for no test asks how they end from here on."""
     bound("delete", "inference,deployments", "--all", "--ignore-not-found", "--timeout=60s", timeout=90)
     bound("delete", "pods", "--all", "--force", "--grace-period=0", "--timeout=60s", timeout=90)
-    bound.delete("namespace", bound.namespace, timeout=120)
+    bound.delete("namespace", bound.namespace, "--wait=false")
 
 
 @dataclass(frozen=True, slots=True)

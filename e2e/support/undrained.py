@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from e2e.probers.http1 import RequestError
+
+from . import oip
+
 NAME = "undrained"
 PORT = 8080
 _SERVER = """\
@@ -60,3 +64,12 @@ def objects(image: str, replicas: int = 2) -> list[Mapping[str, Any]]:
             "spec": {"selector": labels, "ports": [{"port": PORT}]},
         },
     ]
+
+
+def answers(address: str) -> bool:
+    """Whether the Service leads to the server yet: for a moment after its creation its address is nobody's."""
+    try:
+        answer = oip.ask(address, PORT, NAME, 1, timeout_s=2)
+    except RequestError:
+        return False
+    return answer.headers.get("podium-revision") == "plain"
