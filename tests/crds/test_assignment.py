@@ -1,5 +1,7 @@
 """The contract between operator and pod: order of generations, and readers of another release."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def test_a_later_leader_wins_over_any_count_of_an_earlier_one(one: Generation, o
 @given(st.lists(generations, max_size=6))
 def test_generations_are_in_one_order(found: list[Generation]) -> None:
     ordered = sorted(found)
-    assert all(left <= right for left, right in zip(ordered, ordered[1:], strict=False))
+    assert all(left <= right for left, right in pairwise(ordered))
 
 
 def test_a_reader_ignores_keys_of_a_later_release() -> None:
