@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from e2e.clusters.base import Cluster
+from e2e.clusters.built import BuiltCluster
 from e2e.clusters.kubectl import kubectl
 from e2e.clusters.select import select
-from e2e.clusters.shell import wait_for
+from e2e.clusters.shell import run, wait_for
 from e2e.clusters.toolchain import binary
+from e2e.clusters.topology import BRIDGE
 
 _SMOKE = Path(__file__).parent / "smoke"
 _IMAGE = "podium-smoke:dev"
@@ -155,3 +157,9 @@ def test_drain_moves_pods_and_respects_the_budget(smoke: Kubectl, cluster: Clust
 
     wait_for("pods moved", moved, timeout=deadline - time.monotonic())
     smoke("uncordon", first)
+
+
+def test_no_packet_to_a_service_or_pod_that_is_not_there_leaves_the_machine(cluster: Cluster) -> None:
+    if isinstance(cluster, BuiltCluster):  # the others have a network of their own, behind an engine or a kubeconfig
+        for unused in ("10.96.255.254", "10.244.255.254"):
+            assert f"dev {BRIDGE}" in run(["ip", "route", "get", unused], timeout=10)
