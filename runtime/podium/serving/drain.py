@@ -51,6 +51,7 @@ async def drain(state: DrainState, policy: DrainPolicy, clock: Callable[[], floa
     log.info("drain_begun", in_flight=state.in_flight, propagation_s=policy.propagation_seconds)
     await asyncio.sleep(policy.propagation_seconds)
     state.is_closing = True
+    log.info("drain_closing", in_flight=state.in_flight)
     closing_since = clock()
     limit = closing_since + policy.drain_timeout_seconds
     while clock() < limit and (state.in_flight or not _is_quiet(state, closing_since, clock())):  # noqa: ASYNC110 - bounded

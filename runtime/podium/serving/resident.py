@@ -46,6 +46,8 @@ class Resident:
         self._mounted: Assignment | None = None
         self._targets: tuple[tuple[HostedRevision, int], ...] = ()
         self._down_since: dict[HostedRevision, float] = {}
+        self._crash_looping: set[HostedRevision] = set()
+        """Revisions whose workers kept dying since the last assignment."""
         self._ending: dict[HostedRevision, asyncio.Task[None]] = {}
         self._is_ending = False
 
@@ -67,6 +69,7 @@ class Resident:
         """Takes on an assignment; loading and switching follow by themselves."""
         self._applied, self._mounted = assignment, mounted
         self._retune()
+        self._give_another_chance(assignment)
         self._settle()
 
     def observe_mounted(self, mounted: Assignment | None) -> None:
@@ -78,6 +81,7 @@ class Resident:
         """Looks at the workers of every loaded revision; call it about once a second."""
         now = self._clock()
         for hosted in self.hosted:
+            self._note_crash_loop(hosted)
             if hosted.live is None or _is_up(hosted):
                 self._down_since.pop(hosted, None)
             elif hosted not in self._down_since:
@@ -151,18 +155,29 @@ class Resident:
         return self._targets
 
     def _can_serve(self, hosted: HostedRevision) -> bool:
-        return hosted.state in READY_STATES and not self._is_crash_looping(hosted)
+        return hosted.state in READY_STATES and hosted not in self._crash_looping
 
-    def _is_crash_looping(self, hosted: HostedRevision) -> bool:
-        return GroupState.CRASH_LOOP in _states(hosted)
+    def _note_crash_loop(self, hosted: HostedRevision) -> None:
+        """From here on its traffic goes to others, if there are any; coming up once more does not give it back."""
+        if hosted.live is None or hosted in self._crash_looping or GroupState.CRASH_LOOP not in _states(hosted):
+            return
+        self._crash_looping.add(hosted)
+        hosted.fail(Reason.RUNTIME_CRASH_LOOP, "its workers keep dying; see their last lines in the pod's log")
+
+    def _give_another_chance(self, assignment: Assignment) -> None:
+        """A new assignment that gives traffic to a revision which had crash-looped means it."""
+        for target in assignment.traffic:
+            for hosted in tuple(self._crash_looping):
+                if hosted.name == target.revision and target.weight:
+                    self._crash_looping.discard(hosted)
+                    if hosted.live is not None and hosted.state is RevisionState.FAILED:
+                        hosted.enter(RevisionState.READY)
 
     def _switch(self, targets: tuple[tuple[HostedRevision, int], ...]) -> None:
         chosen = [hosted for hosted, _ in targets]
         for hosted, _ in self._targets:
             if hosted not in chosen and hosted.state is RevisionState.ACTIVE:
-                hosted.enter(RevisionState.READY)
-                if self._is_crash_looping(hosted):
-                    hosted.fail(Reason.RUNTIME_CRASH_LOOP, "its workers keep dying; another revision took its traffic")
+                hosted.enter(RevisionState.FAILED if hosted in self._crash_looping else RevisionState.READY)
         for hosted in chosen:
             hosted.enter(RevisionState.ACTIVE)
         self._targets = targets
@@ -203,6 +218,7 @@ class Resident:
         await hosted.end()
         self.hosted.remove(hosted)
         self._down_since.pop(hosted, None)
+        self._crash_looping.discard(hosted)
         self._ending.pop(hosted, None)
         log.info("revision_unloaded", resource=self.resource.name, revision=hosted.name)
         self._settle()
