@@ -62,8 +62,9 @@ cluster-up: setup ## Bring up the test cluster (PODIUM_CLUSTER=existing|kind|bui
 cluster-down: ## Remove the test cluster and everything it started
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m e2e.clusters down; else echo "no $(VENV): nothing was brought up from here"; fi
 
-crds: setup ## Generate the CRDs from the types
+crds: setup ## Generate the CRDs from the types, and the copy of them in the chart
 	$(BIN)/python -m podium_crds.generate
+	$(BIN)/python charts/sync_crds.py
 
 lock: setup ## Pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --all-extras --upgrade -o requirements/dev.txt
