@@ -20,6 +20,8 @@ __all__ = ["GroupState", "GroupStats", "PodOptions", "PodResources", "WorkerGrou
 
 log = get_logger(__name__)
 
+MAX_WARM_UP_BYTES = 4 << 20
+"""Inputs of one warm-up request that are kept for restarts."""
 STOP_TIMEOUT_S = 2.0
 """Least time a stopping worker gets to unload."""
 
@@ -134,9 +136,15 @@ class WorkerGroup:
         self._work.pump()
 
     def set_warm_up(self, requests: Sequence[Mapping[str, Tensor]]) -> None:
-        """Heap tensors that every restarted worker runs on before it takes requests. A failure of one is ignored."""
+        """Heap tensors that every restarted worker runs on before it takes requests. A failure of one is ignored.
+
+        Those above MAX_WARM_UP_BYTES are not kept.
+        """
         assert all(tensor.lease is None for inputs in requests for tensor in inputs.values())
-        self._work.warm_up = tuple(requests)
+        sizes = [sum(tensor.nbytes for tensor in inputs.values()) for inputs in requests]
+        self._work.warm_up = tuple(
+            inputs for inputs, nbytes in zip(requests, sizes, strict=True) if nbytes <= MAX_WARM_UP_BYTES
+        )
 
     def stats(self) -> GroupStats:
         """Numbers for metrics and the report."""

@@ -34,10 +34,12 @@ async def warm_up(member: Member, group: WorkerGroup) -> None:
     contract = Contract.of_member(member)
     try:
         async with asyncio.timeout(member.warmup_timeout_seconds):
-            for probe in member.warmup:
-                await _on_every_instance(member, group, _inputs(probe, contract), Reason.WARMUP_FAILED)
+            warmed = [_inputs(probe, contract) for probe in member.warmup]
+            for inputs in warmed:
+                await _on_every_instance(member, group, inputs, Reason.WARMUP_FAILED)
             if not member.warmup and member.inputs:
-                await _synthesized(member, group)
+                warmed = await _synthesized(member, group)
+            group.set_warm_up(warmed)
     except TimeoutError as error:
         raise RevisionFailedError(
             Reason.WARMUP_FAILED, f"warm-up of {member.name} took longer than {member.warmup_timeout_seconds} s"
@@ -64,18 +66,22 @@ async def smoke_test(member: Member, group: WorkerGroup) -> None:
         _release(outputs)
 
 
-async def _synthesized(member: Member, group: WorkerGroup) -> None:
+async def _synthesized(member: Member, group: WorkerGroup) -> list[dict[str, Tensor]]:
+    """Returns the batches that the model took."""
+    taken: list[dict[str, Tensor]] = []
     for rows in dict.fromkeys((1, member.batching.max_batch_size)):
         inputs = {spec.name: _filled(spec, rows) for spec in member.inputs if not spec.optional}
         if sum(tensor.nbytes for tensor in inputs.values()) > MAX_SYNTHETIC_BYTES:
-            return
+            break
         try:
             await _on_every_instance(member, group, inputs, Reason.WARMUP_FAILED)
         except RevisionFailedError as error:
             if error.reason is Reason.CONTRACT_MISMATCH or not isinstance(error.__cause__, ModelError | InvalidInput):
                 raise
             log.warning("synthesized_warm_up_refused", member=member.name, rows=rows, error=str(error))
-            return
+            break
+        taken.append(inputs)
+    return taken
 
 
 async def _on_every_instance(member: Member, group: WorkerGroup, inputs: Mapping[str, Tensor], reason: Reason) -> None:
