@@ -351,3 +351,25 @@ async def test_inputs_without_common_rows_are_answered_alone_and_whole(groups: G
     inputs = {"a": Tensor.from_array(np.ones((2, 2))), "b": Tensor.from_array(np.zeros((5,)))}
     outputs = await group.infer(inputs, request_id="r", deadline=asyncio.get_running_loop().time() + 20)
     assert outputs["y"].array().tolist() == [4.0] * 5
+
+
+async def test_the_output_of_one_model_is_the_input_of_the_next_without_a_copy(groups: GroupMaker) -> None:
+    first, second = await groups.start(), await groups.start()
+    until = asyncio.get_running_loop().time() + 20
+    array = np.arange(100_000, dtype=np.float32).reshape(1, -1)
+    given = await first.infer({"x": Tensor.from_array(array)}, request_id="r", deadline=until)
+    middle = {"x": given["y"]}
+    answers = await asyncio.gather(*(second.infer(middle, request_id="r", deadline=until) for _ in range(2)))
+    given["y"].release()
+    for answer in answers:
+        np.testing.assert_array_equal(answer["y"].array(), array * 4)
+        answer["y"].release()
+    assert second.stats().batch_sizes == {1: 2}
+    assert second.stats().gathered_bytes == 0
+
+
+async def test_instances_report_what_they_use_of_memory(groups: GroupMaker) -> None:
+    stats = (await groups.start(instances=2)).stats()
+    assert len(stats.pids) == 2
+    assert stats.private_bytes > 1 << 20
+    assert stats.shared_bytes > 1 << 20

@@ -157,3 +157,9 @@ async def test_a_worker_that_is_ready_before_its_pid_is_known_is_heard(
     monkeypatch.setattr(groups.pod.broker, "_deliver", counted)
     group = await groups.start(DOUBLE)
     np.testing.assert_array_equal(await ask(group, column(1)), column(2))
+
+
+async def test_a_gpu_that_the_pod_does_not_have_is_a_reason(groups: GroupMaker) -> None:
+    with pytest.raises(WorkerLoadError, match="no GPU") as failed:
+        await groups.start(engine={"device": "Cuda"})
+    assert failed.value.reason is Reason.INSUFFICIENT_GPU
