@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from os import urandom
 from urllib.parse import unquote
 
+from podium.errors import Overloaded
 from podium.http.asgi import App, Headers, Message, Receive, Scope, Send, error_answer, header, respond
 from podium.http.body import BodyReader
 from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_for
@@ -30,6 +31,8 @@ HOT_PATH = re.compile(
 )
 CLOSE = (b"connection", b"close")
 STATUS_CLIENT_GONE = 499
+MAX_IN_FLIGHT = 8192
+"""Requests at once, over all models: a bound on memory, far above what queues admit."""
 WATCH_AFTER_S = 0.05
 """A request that takes longer is watched for its client's leaving; a shorter one is not worth the task."""
 
@@ -108,6 +111,8 @@ class FrontDoor:
 
     async def _answer(self, exchange: Exchange, started: float) -> int:
         try:
+            if self._pod_is_full():
+                raise Overloaded(f"{MAX_IN_FLIGHT} requests are being answered already", 1.0)
             if exchange.scope["method"] != "POST":
                 raise MethodNotAllowedError(f"{exchange.scope['method']} is not taken here; expected POST")
             exchange.revision = self._pin(exchange.route)
@@ -120,6 +125,9 @@ class FrontDoor:
             answer = error_answer(refusal, exchange.request_id, plain=exchange.route.label == "infer")
             await respond(exchange.send, answer, self._headers(exchange))
             return refusal.status
+
+    def _pod_is_full(self) -> bool:
+        return self._residents.drain.in_flight > MAX_IN_FLIGHT
 
     def _pin(self, route: HotRoute) -> LiveRevision:
         found: Route = self._residents.router.table.find(route.name, *route.kinds)

@@ -6,6 +6,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from tests.runtime.http.conftest import Server
+
+from podium.client import Client, ClientError
 
 X = {"dtype": "FP32", "shape": [2, 3], "data": [[1, 2, 3], [4, 5, 6]]}
 
@@ -162,6 +165,18 @@ def test_request_ids_and_trace_context_are_echoed_only_if_well_formed(client: ht
     answer = client.get("/v1/models", headers=headers)
     assert len(answer.headers["x-request-id"]) == 32
     assert "traceparent" not in answer.headers
+
+
+def test_the_client_takes_arrays_and_knows_pipelines(server: Server) -> None:
+    with Client(server.url) as made:
+        answer = made.predict("scale", {"x": np.ones((1, 3), dtype=np.float32)})
+        assert answer.outputs["y"]["data"] == [[2.0, 2.0, 2.0]]
+        assert made.predict("route", {"text": np.array([b"hi"], dtype=object).astype(str)}).outputs["loud"]["data"] == [
+            "HI"
+        ]
+        with pytest.raises(ClientError, match="404") as caught:
+            made.predict("nothing", {})
+    assert (caught.value.status, caught.value.code) == (404, "not_found")
 
 
 def test_cold_routes_answer(client: httpx.Client) -> None:

@@ -37,7 +37,8 @@ class Scale(Model):
         return {"y": np.asarray(inputs["x"] * np.float32(self.factor))}
 """
 
-SLOW_CODE = CODE.replace("return {", "time.sleep(0.02)\n        return {")
+SLOW_CODE = CODE.replace("return {", 'time.sleep(float(inputs["x"][0]) / 10)\n        return {')
+"""Takes a tenth of its first input in seconds."""
 
 RESOURCE = ResourceRef(kind=ResourceKind.MODEL, name="scale")
 

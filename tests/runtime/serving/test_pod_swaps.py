@@ -1,6 +1,7 @@
 """A pod, its operator's pushes and its mount: real processes, real sockets, clients that never pause."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from e2e.probers.ledger import Entry, Ledger
 from e2e.probers.load import NUMBER, Load, Sender
-from tests.runtime.serving.builders import a_revision, an_assignment
+from tests.runtime.serving.builders import SLOW_CODE, a_revision, an_assignment
 from tests.runtime.serving.processes import KEY, RunningPod, running_pod, until, write_mount
 
 from podium_crds.keys import ADMIN_REPORT_PATH
@@ -94,6 +95,25 @@ async def test_traffic_is_split_exactly_by_weight(tmp_path: Path) -> None:
         assert by_version.json()["outputs"]["y"]["data"] == [3.0]
 
 
+async def test_a_request_finishes_on_the_revision_that_it_began_with(tmp_path: Path) -> None:
+    first, second = a_revision(2, code=SLOW_CODE), a_revision(3)
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, first, second))
+        pod.reports(lambda r: r.revision("scale-3") and r.revision("scale-3").state == "Ready")
+        async with httpx.AsyncClient(base_url=pod.url, timeout=30) as client:
+            slow = asyncio.create_task(client.post(PREDICT, json={"inputs": {"x": [30.0]}}))
+            await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-2").in_flight == 1)
+            pod.push(an_assignment(2, second))
+            quick = await client.post(PREDICT, json={"inputs": {"x": [1.0]}})
+            draining = pod.report().revision("scale-2")
+            answer = await slow
+        assert quick.headers["podium-revision"] == "scale-3"
+        assert (answer.headers["podium-revision"], answer.json()["outputs"]["y"]["data"]) == ("scale-2", [60.0])
+        assert draining is not None
+        assert draining.state == "Draining"
+        await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-2") is None)
+
+
 async def test_a_tuning_change_keeps_the_workers(tmp_path: Path) -> None:
     with running_pod(tmp_path) as pod:
         pod.push(an_assignment(1, a_revision(2)))
@@ -104,6 +124,10 @@ async def test_a_tuning_change_keeps_the_workers(tmp_path: Path) -> None:
             await clients.answered_by("scale-2b")
             after = await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-2") is None)
         assert_nothing_lost(clients.ledger())
+        async with httpx.AsyncClient(base_url=pod.url) as scraper:
+            pages = [(await scraper.get("/metrics")).text for _ in range(4)]
+        assert 'revision="scale-2"' not in pages[-1]
+        assert 'revision="scale-2b"' in pages[-1]
         assert before.revisions[0].members[0].pids == after.revisions[0].members[0].pids != ()
 
 
@@ -250,6 +274,25 @@ def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_warm_one(
         failed = pod.report().revision("scale-3")
         assert failed is not None
         assert (failed.state, failed.last_failure and failed.last_failure.reason) == ("Failed", "RuntimeCrashLoop")
+
+
+def test_readiness_falls_while_workers_stay_down_and_comes_back(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, a_revision(2)))
+        pod.serves("scale-2")
+        assert pod.report().ready
+
+        def down_for_too_long() -> bool:
+            report = pod.report()
+            for member in report.revisions[0].members:
+                for pid in member.pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            return httpx.get(pod.url + "/v2/health/ready").status_code == 503
+
+        until(down_for_too_long, "readiness falls")
+        pod.reports(lambda r: r.ready)
+        assert httpx.post(pod.url + PREDICT, json={"inputs": {"x": [1.0]}}).json()["outputs"]["y"]["data"] == [2.0]
 
 
 def test_the_admin_port_refuses_what_is_not_for_this_pod(tmp_path: Path) -> None:
