@@ -474,4 +474,10 @@ def remembered(desired: Desired, facts: Facts) -> Desired:
 def retargeted(old: Desired, new: Desired) -> Desired:
     """The spec changes: what status says stays, but the strategy was of another target."""
     same = old.target.name == new.target.name
-    return replace(new, current=old.current, chosen=old.chosen if same else None, generation=old.generation + 1)
+    return replace(
+        new,
+        current=old.current,
+        chosen=old.chosen if same else None,
+        generation=old.generation + 1,
+        lease_transitions=old.lease_transitions,
+    )

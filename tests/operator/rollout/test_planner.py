@@ -282,9 +282,9 @@ def test_a_container_restarted_after_the_flip_comes_up_at_the_new_despite_a_stal
 
 def test_a_stale_leader_does_nothing() -> None:
     world, old = running()
-    late, _ = settle(world, retargeted(replace(old, lease_transitions=1), replace(desired("2"), lease_transitions=1)))
+    late, _ = settle(world, retargeted(replace(old, lease_transitions=1), desired("2")))
     before = len(world.log)
-    stale = retargeted(late, replace(desired("3"), lease_transitions=0))
+    stale = replace(retargeted(late, desired("3")), lease_transitions=0)
     facts = world.step(stale)
     assert world.log[before:] == []
     assert facts.problem is not None
