@@ -137,8 +137,9 @@ def _explained(target: Target) -> str:
 
 
 def _why(found: Mapping[str, Any]) -> str:
-    first_line = str(found.get("message", "")).partition("\n")[0]
-    return f"{found.get('reason', '')}: {first_line}"
+    lines = str(found.get("message", "")).splitlines() or [""]
+    told = lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
+    return f"{found.get('reason', '')}: {told[:400]}"
 
 
 def _example() -> ModuleType:
