@@ -408,3 +408,27 @@ async def test_secrets_are_never_logged(operator: Operator, client: KubeClient, 
         [secret] = await seen.children("Secret")
         assert await process.stop() == 0
     assert secret["data"]["current"] not in json.dumps(process.logs)
+
+
+async def test_a_signal_while_it_waits_for_the_api_server_ends_it_at_once(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    async with Gate(control_plane.url) as gate:
+        kubeconfig = gate.kubeconfig(control_plane.kubeconfig, tmp_path)
+        await gate.close()
+        async with OperatorProcess(kubeconfig, namespace) as process:
+            await process.until_logged("priming_failed")
+            assert await process.stop() == 0
+
+
+async def test_it_gives_up_with_the_reason_where_the_api_server_stays_away(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    async with Gate(control_plane.url) as gate:
+        kubeconfig = gate.kubeconfig(control_plane.kubeconfig, tmp_path)
+        await gate.close()
+        async with OperatorProcess(kubeconfig, namespace, prime_timeout_seconds=5) as process:
+            assert await process.exit_code() == 1
+            [said] = process.logged("stopped_by_failure")
+            assert said["failure"] == "NotPrimed"
+            assert "127.0.0.1" in said["cause"]

@@ -15,8 +15,8 @@ import aiohttp
 from tests.support.waiting import eventually
 
 _SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
-_HARMLESS = ("GET", "LIST", "DRY_RUN", "PUT")
-"""Verbs that change nothing, and PUT, which renews the Lease and does nothing else."""
+_HARMLESS = ("GET", "LIST", "DRY_RUN", "LEASE")
+"""Verbs that change nothing, and the renewals of the Lease."""
 
 
 class OperatorProcess:
