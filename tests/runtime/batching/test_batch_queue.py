@@ -107,7 +107,8 @@ def test_inputs_without_common_rows_are_not_batched(shapes: dict[str, tuple[int,
     st.lists(st.tuples(st.sampled_from(["put", "take", "discard"]), st.integers(1, 5), st.integers(1, 3)), max_size=60)
 )
 def test_counts_agree_with_what_is_in_the_queue(steps: list[tuple[str, int, int]]) -> None:
-    queue, inside = BatchQueue(20), []
+    queue = BatchQueue(20)
+    inside: list[Waiting] = []
     for action, number, width in steps:
         if action == "put" and len(inside) < 20:
             request = a_request(rows=number, width=width, deadline=float(number))

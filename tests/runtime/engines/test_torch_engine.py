@@ -108,9 +108,9 @@ def test_a_bare_tensor_and_a_tuple_are_named_after_the_declared_outputs(tmp_path
     engine = an_engine(tmp_path, "def build(ctx):\n    return lambda x: x + 1\n", ONE_OUTPUT)
     engine.load()
     assert engine.infer(a_batch(x=np.zeros((1, 3), np.float32)))["y"].tolist() == [[1, 1, 1]]
+    undeclared = an_engine(tmp_path, "def build(ctx):\n    return lambda x: x + 1\n")
+    undeclared.load()
     with pytest.raises(ModelError, match="returned 1 tensors, 0 outputs are declared"):
-        undeclared = an_engine(tmp_path, "def build(ctx):\n    return lambda x: x + 1\n")
-        undeclared.load()
         undeclared.infer(a_batch(x=np.zeros((1, 3), np.float32)))
 
 

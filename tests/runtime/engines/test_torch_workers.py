@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.runtime.worker.models import GroupMaker, ask
+from tests.support.waiting import eventually
 
 from podium.errors import ModelError, WorkerDied
 from podium.serving.group import WorkerGroup
 from podium_crds.assignment import EngineKind
-from tests.runtime.worker.models import GroupMaker, ask
-from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
 
@@ -43,7 +43,14 @@ RAISES_ON_NEGATIVE = """
 """
 
 
-async def start(groups: GroupMaker, source: str, weights: dict[str, torch.Tensor] | None = None, **changes: Any) -> WorkerGroup:
+def private_dirty_bytes(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Private_Dirty"))
+
+
+async def start(
+    groups: GroupMaker, source: str, weights: dict[str, torch.Tensor] | None = None, **changes: Any
+) -> WorkerGroup:
     artifact = groups.artifact(source)
     if weights:
         save_file(weights, Path(artifact) / "model.safetensors")
@@ -60,9 +67,7 @@ async def test_instances_share_the_pages_of_mapped_weights(groups: GroupMaker) -
     for answer in answers:
         np.testing.assert_array_equal(answer, array)
     for pid in group.stats().pids:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        dirty = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Private_Dirty"))
-        assert dirty < WEIGHT_BYTES, "weights are no private copy"
+        assert private_dirty_bytes(pid) < WEIGHT_BYTES, "weights are no private copy"
 
 
 async def test_a_bad_row_fails_alone_without_being_asked_for(groups: GroupMaker) -> None:

@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def worker(broker: Broker) -> object:
     os.close(parent)
 
 
+def send_many(worker: WorkerChannel) -> None:
+    for number in range(500):
+        worker.send(Failure(1, number, "m"), [b"p"])
+
+
 class Inbox:
     """Keeps what a broker delivers."""
 
@@ -40,6 +46,9 @@ class Inbox:
         self.payloads: list[bytes] = []
         self.refused: list[ProtocolError] = []
         broker.register(PEER, self._take, lambda _, error: self.refused.append(error))
+
+    def has(self, count: int) -> bool:
+        return len(self.messages) == count
 
     def _take(self, _peer: bytes, message: FromWorker, payloads: object) -> None:
         self.messages.append(message)
@@ -61,7 +70,7 @@ async def test_a_message_to_nobody_is_refused_not_swallowed(broker: Broker) -> N
 
 async def test_a_burst_beyond_one_wake_up_is_delivered_in_order(broker: Broker, worker: WorkerChannel) -> None:
     inbox = Inbox(broker)
-    thread = threading.Thread(target=lambda: [worker.send(Failure(1, i, "m"), [b"p"]) for i in range(500)])
+    thread = threading.Thread(target=send_many, args=(worker,))
     thread.start()
     await eventually(lambda: len(inbox.messages) == 500, within_s=10)
     thread.join(5)
@@ -84,7 +93,7 @@ async def test_both_directions_at_once_lose_nothing(broker: Broker, worker: Work
     for i in range(300):
         broker.send(PEER, Stop(1))
         if i % 16 == 15:
-            await eventually(lambda i=i: len(inbox.messages) == i + 2, within_s=10)
+            await eventually(partial(inbox.has, i + 2), within_s=10)
     await eventually(lambda: len(inbox.messages) == 301, within_s=10)
     thread.join(5)
 

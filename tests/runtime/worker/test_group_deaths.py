@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def kill(group: WorkerGroup) -> None:
     """SIGKILL for the first worker."""
     os.kill(group.stats().pids[0], signal.SIGKILL)
+
+
+def has_restarted(group: WorkerGroup, times: int) -> bool:
+    return group.stats().restarts == times
 
 
 def only(group: WorkerGroup) -> Supervisor:
@@ -138,7 +143,7 @@ async def test_a_model_that_keeps_dying_shows_as_a_crash_loop(
     for deaths in range(1, 4):
         with pytest.raises(WorkerDied):
             await ask(group, column(DIE))
-        await eventually(lambda deaths=deaths: group.stats().restarts == deaths)
+        await eventually(partial(has_restarted, group, deaths))
     np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
     monkeypatch.setattr("podium.serving.supervisor.FIRST_BACKOFF_S", 30.0)
     kill(group)
