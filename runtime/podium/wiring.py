@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import shutil
 import signal
@@ -29,6 +28,7 @@ from podium.serving.residents import Residents
 from podium.serving.shared_groups import SharedGroups
 from podium.settings import Settings
 from podium.telemetry.cgroup import memory_state
+from podium.telemetry.garbage import GarbageControl
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Report
 
@@ -37,6 +37,7 @@ log = get_logger(__name__)
 MIN_ARENA_BYTES = 32 << 20
 RESERVE_BYTES = 96 << 20
 """What the front end and one small worker need beside the arena: less than that and the kernel kills at once."""
+GARBAGE_INTERVAL_S = 1.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -103,7 +104,8 @@ async def opened(settings: Settings) -> AsyncIterator[Runtime]:
     resources = await PodResources.open(arena_bytes(settings), run_dir)
     try:
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
-        metrics = registry(residents, resources.arena)
+        garbage = GarbageControl()
+        metrics = registry(residents, resources.arena, garbage)
         limits = HttpLimits(settings.max_body_bytes, settings.max_json_bytes)
         front = FrontDoor(residents, Receiving(resources.arena), limits, cold_app(residents, metrics), loop.time)
         runtime = Runtime(settings, residents, QuietServer(front, listener), asyncio.Event(), asyncio.Event())
@@ -111,11 +113,14 @@ async def opened(settings: Settings) -> AsyncIterator[Runtime]:
         log.info("data_port_open", port=runtime.data.port)
         _take_signals(loop, runtime.stop)
         health = runtime.run_beside(residents.watch_health(), "health")
-        gc.freeze()  # what lives until the end is not walked by the collector again
+        collect = runtime.run_beside(_collect_garbage(garbage, residents), "garbage")
+        garbage.start()
         try:
             yield runtime
         finally:
             await _cancel(health)
+            await _cancel(collect)
+            garbage.stop()
             await asyncio.gather(*runtime.removals)
             await runtime.data.close(settings.drain_margin_seconds)
             await residents.end()
@@ -160,6 +165,17 @@ async def _open_admin(settings: Settings, residents: Residents, desk: Assignment
     await server.open()
     log.info("admin_port_open", port=server.port)
     return server
+
+
+async def _collect_garbage(garbage: GarbageControl, residents: Residents) -> None:
+    """Full collections while nothing is answered; after each change of routes, what is there is frozen."""
+    table = residents.router.table
+    while True:
+        await asyncio.sleep(GARBAGE_INTERVAL_S)
+        if residents.router.table is not table:
+            table = residents.router.table
+            garbage.freeze()
+        garbage.tick(idle=residents.drain.in_flight == 0)
 
 
 def arena_bytes(settings: Settings) -> int:

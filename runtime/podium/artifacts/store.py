@@ -1,11 +1,13 @@
 """The content-addressed cache of one pod: fetches an artifact once, checks its digest, and hands out a folder.
 
-Layout below the root: `tmp-*` (fetches under way, removed at start), `<hex>/content` (the files) and `<hex>/complete`
-(written last: an entry without it is thrown away). Nothing is changed once complete, so that workers may map the files.
-Everything that blocks runs in a small pool of niced threads, so that a fetch does not disturb serving.
+Layout below the root: `tmp-<pid>-*` (fetches under way, those of dead processes are removed at start), `<hex>/content`
+(the files) and `<hex>/complete` (written last: an entry without it is thrown away). Nothing is changed once complete, so
+that workers may map the files. Everything that blocks runs in a small pool of niced threads, so that a fetch does not
+disturb serving.
 """
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import random
@@ -37,6 +39,7 @@ FETCH_THREADS = 4
 FETCH_NICENESS = 10
 BACKOFF_BASE_S = 0.25
 BACKOFF_CAP_S = 10.0
+LOCK_FILE = ".lock"
 
 ProgressCallback = Callable[[int, int | None], None]
 """Called from a fetch thread with bytes done and, where known, bytes in all."""
@@ -74,8 +77,9 @@ class ArtifactStore:
     def open(self) -> None:
         """Creates the root and removes what an earlier process left half-done. Blocking."""
         self._root.mkdir(parents=True, exist_ok=True)
-        for leftover in self._root.glob("tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self._root.glob("tmp-*-*"):
+            if _is_abandoned(leftover.name):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def close(self) -> None:
         """Gives up the threads; fetches under way must have been cancelled."""
@@ -103,10 +107,6 @@ class ArtifactStore:
 
 def _be_nice() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), FETCH_NICENESS)
-
-
-_KEEPING = threading.Lock()
-"""Held while an entry of the cache is put in place: between the rename and the marker it must not be judged."""
 
 
 class _Fetch:
@@ -192,7 +192,7 @@ class _Fetch:
     def _keep(self, folder: Path, digest: str) -> Fetched:
         """Moves a finished fetch into its place. Two fetches of the same bytes: the first one stays."""
         entry = self._entry(digest)
-        with _KEEPING:
+        with _exclusive(self._root):
             if cached := self._cached(digest):
                 return cached
             shutil.rmtree(entry, ignore_errors=True)
@@ -234,12 +234,26 @@ class _Meter:
 @contextmanager
 def _temporary_folder(root: Path) -> Iterator[Path]:
     """A folder on the cache's file system, removed at the end unless it has been moved away."""
-    folder = Path(tempfile.mkdtemp(prefix="tmp-", dir=root))
+    folder = Path(tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-", dir=root))
     try:
         folder.chmod(0o755)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _exclusive(root: Path) -> Iterator[None]:
+    """Held, across processes, while an entry is put in place: before it has its marker nobody may judge it."""
+    with (root / LOCK_FILE).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _is_abandoned(name: str) -> bool:
+    """Whether a temporary folder's process is gone. One of our own pid is of an earlier container."""
+    pid = name.split("-")[1]
+    return not pid.isdigit() or int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()
 
 
 def _inside(path: str) -> PurePosixPath:

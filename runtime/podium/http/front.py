@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from os import urandom
 from urllib.parse import unquote
 
-from podium.errors import Overloaded
-from podium.http.asgi import App, Headers, Message, Receive, Scope, Send, error_answer, header, respond
+from podium.http.asgi import Answer, App, Headers, Message, Receive, Scope, Send, error_answer, header, respond
 from podium.http.body import BodyReader
 from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_for
 from podium.http.limits import REQUEST_ID, TRACEPARENT, Limits
 from podium.http.oip import Receiving, infer_answer, read_infer, release
 from podium.http.predict import parse_predict, predict_answer
 from podium.ipc.tensor import Tensor
+from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
-from podium.serving.routing import Route
 from podium_crds.assignment import ResourceKind
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
@@ -31,8 +30,6 @@ HOT_PATH = re.compile(
 )
 CLOSE = (b"connection", b"close")
 STATUS_CLIENT_GONE = 499
-MAX_IN_FLIGHT = 8192
-"""Requests at once, over all models: a bound on memory, far above what queues admit."""
 WATCH_AFTER_S = 0.05
 """A request that takes longer is watched for its client's leaving; a shorter one is not worth the task."""
 
@@ -53,11 +50,11 @@ class HotRoute:
         if match is None:
             return None
         if name := match["model"]:
-            return cls("predict", unquote(name), match["model_version"], (ResourceKind.MODEL,))
+            return cls("predict", unquote(name), _unquoted(match["model_version"]), (ResourceKind.MODEL,))
         if name := match["pipeline"]:
-            return cls("run", unquote(name), match["pipeline_version"], (ResourceKind.PIPELINE,))
+            return cls("run", unquote(name), _unquoted(match["pipeline_version"]), (ResourceKind.PIPELINE,))
         both = (ResourceKind.MODEL, ResourceKind.PIPELINE)
-        return cls("infer", unquote(match["oip"]), match["oip_version"], both)
+        return cls("infer", unquote(match["oip"]), _unquoted(match["oip_version"]), both)
 
 
 @dataclass(slots=True)
@@ -69,7 +66,7 @@ class Exchange:
     send: Send
     route: HotRoute
     request_id: str
-    revision: LiveRevision | None = None
+    admitted: Admitted
 
 
 class FrontDoor:
@@ -82,7 +79,7 @@ class FrontDoor:
         self._receiving = receiving
         self._limits = limits
         self._cold = cold
-        self._clock = clock
+        self._admission = Admission(residents, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request (or the lifespan)."""
@@ -94,77 +91,52 @@ class FrontDoor:
         if route is None:
             await self._cold(scope, receive, self._with_headers(scope, send, request_id))
         else:
-            await self._serve(Exchange(scope, receive, send, route, request_id))
+            await self._serve(Exchange(scope, receive, send, route, request_id, self._admission.enter()))
 
     async def _serve(self, exchange: Exchange) -> None:
-        """Pins a revision, answers, and counts."""
-        started = self._clock()
-        self._residents.drain.enter(started)
+        """Answers one inference request, and counts it."""
         status = STATUS_CLIENT_GONE
         try:
-            status = await self._answer(exchange, started)
+            status = await self._answer(exchange)
         finally:
-            self._residents.drain.leave()
-            if exchange.revision is not None:
-                exchange.revision.counts.add(exchange.route.label, status, self._clock() - started)
-                exchange.revision.leave()
+            self._admission.leave(exchange.admitted, exchange.route.label, status)
 
-    async def _answer(self, exchange: Exchange, started: float) -> int:
+    async def _answer(self, exchange: Exchange) -> int:
+        route = exchange.route
         try:
-            if self._pod_is_full():
-                raise Overloaded(f"{MAX_IN_FLIGHT} requests are being answered already", 1.0)
             if exchange.scope["method"] != "POST":
                 raise MethodNotAllowedError(f"{exchange.scope['method']} is not taken here; expected POST")
-            exchange.revision = self._pin(exchange.route)
-            handler = self._infer if exchange.route.label == "infer" else self._predict
-            return await handler(exchange, exchange.revision, started)
+            revision = self._admission.pin(exchange.admitted, route.name, route.version, *route.kinds)
+            handler = self._infer if route.label == "infer" else self._predict
+            answer = await handler(exchange, revision)
         except ClientGoneError:
             return STATUS_CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - every error has an answer; unforeseen ones are logged there
-            refusal = answer_for(error)
-            answer = error_answer(refusal, exchange.request_id, plain=exchange.route.label == "infer")
-            await respond(exchange.send, answer, self._headers(exchange))
-            return refusal.status
-
-    def _pod_is_full(self) -> bool:
-        return self._residents.drain.in_flight > MAX_IN_FLIGHT
-
-    def _pin(self, route: HotRoute) -> LiveRevision:
-        found: Route = self._residents.router.table.find(route.name, *route.kinds)
-        revision = found.next() if route.version is None else found.of_version(unquote(route.version))
-        revision.enter()
-        return revision
-
-    async def _predict(self, exchange: Exchange, revision: LiveRevision, started: float) -> int:
-        body = BodyReader(exchange.scope, exchange.receive, self._limits)
-        request = parse_predict(await body.read_json(), revision)
-        outputs = await self._watched(
-            exchange, revision, request.inputs, self._deadline(revision, started, request.timeout_s)
-        )
-        try:
-            answer = predict_answer(revision, outputs, request.outputs)
-        finally:
-            release(outputs)
+            answer = error_answer(answer_for(error), exchange.request_id, plain=route.label == "infer")
         await respond(exchange.send, answer, self._headers(exchange))
         return answer.status
 
-    async def _infer(self, exchange: Exchange, revision: LiveRevision, started: float) -> int:
+    async def _predict(self, exchange: Exchange, revision: LiveRevision) -> Answer:
+        body = BodyReader(exchange.scope, exchange.receive, self._limits)
+        request = parse_predict(await body.read_json(), revision)
+        deadline = exchange.admitted.deadline(request.timeout_s)
+        outputs = await self._watched(exchange, revision, request.inputs, deadline)
+        try:
+            return predict_answer(revision, outputs, request.outputs)
+        finally:
+            release(outputs)
+
+    async def _infer(self, exchange: Exchange, revision: LiveRevision) -> Answer:
         body = BodyReader(exchange.scope, exchange.receive, self._limits)
         request = await read_infer(exchange.scope, body, revision, self._receiving)
         outputs: dict[str, Tensor] = {}
         try:
-            deadline = self._deadline(revision, started, request.timeout_s)
+            deadline = exchange.admitted.deadline(request.timeout_s)
             outputs = await self._watched(exchange, revision, request.inputs, deadline)
-            answer = infer_answer(revision, request, outputs)
+            return infer_answer(revision, request, outputs)
         finally:
             release(request.inputs)
             release(outputs)
-        await respond(exchange.send, answer, self._headers(exchange))
-        return answer.status
-
-    def _deadline(self, revision: LiveRevision, started: float, timeout_s: float | None) -> float:
-        longest = float(revision.spec.timeout_seconds)
-        return started + (longest if timeout_s is None else min(longest, timeout_s))
 
     async def _watched(
         self, exchange: Exchange, revision: LiveRevision, inputs: dict[str, Tensor], deadline: float
@@ -181,7 +153,8 @@ class FrontDoor:
             watch.stop()
 
     def _headers(self, exchange: Exchange) -> Headers:
-        revision = exchange.revision.name if exchange.revision else self._sole_revision()
+        pinned = exchange.admitted.revision
+        revision = pinned.name if pinned else self._sole_revision()
         return self._common(exchange.scope, exchange.request_id, revision)
 
     def _common(self, scope: Scope, request_id: str, revision: str | None) -> Headers:
@@ -245,6 +218,10 @@ class _DisconnectWatch:
         self.client_left = True
         if self._request is not None:
             self._request.cancel()
+
+
+def _unquoted(text: str | None) -> str | None:
+    return None if text is None else unquote(text)
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,7 +1,6 @@
 """Prometheus metrics, read off plain counters at each scrape: no label survives the revision it names by more than two
 scrapes, and a name that a client made up never becomes one."""
 
-import time
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -17,6 +16,7 @@ from podium.ipc.arena import Arena
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium.telemetry.counting import accumulated
+from podium.telemetry.garbage import PAUSE_BOUNDS_S, GarbageControl
 from podium_crds.assignment import LATENCY_BOUNDS_S
 
 LABELS = ["model", "revision"]
@@ -28,10 +28,10 @@ BOUNDS = [*(str(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
 class PodCollector(Collector):
     """The series of a residents."""
 
-    def __init__(self, residents: Residents, arena: Arena) -> None:
+    def __init__(self, residents: Residents, arena: Arena, garbage: GarbageControl) -> None:
         self._residents = residents
+        self._garbage = garbage
         self._arena = arena
-        self._started = time.time()
         self._left: dict[LiveRevision, int] = {}
         """Loaded revision → scrapes that will still show it once it is unloaded."""
 
@@ -47,6 +47,7 @@ class PodCollector(Collector):
         yield self._in_flight(loaded)
         yield self._model_loaded()
         yield from self._workers()
+        yield self._gc_pauses()
 
     def _loaded(self) -> list[LiveRevision]:
         return [h.live for resident in self._residents for h in resident.hosted if h.live is not None]
@@ -69,6 +70,15 @@ class PodCollector(Collector):
             family.add_metric([name, "used"], row.used_bytes)
             family.add_metric([name, "free"], row.free_bytes)
             family.add_metric([name, "high_water"], row.high_water_bytes)
+        return family
+
+    def _gc_pauses(self) -> Metric:
+        family = HistogramMetricFamily("podium_gc_pause_seconds", "Stops of the event loop", labels=["generation"])
+        bounds = [*(str(bound) for bound in PAUSE_BOUNDS_S), "+Inf"]
+        for generation, buckets in self._garbage.pauses.items():
+            pairs = list(zip(bounds, accumulated(buckets), strict=True))
+            total = self._garbage.pause_seconds[generation]
+            family.add_metric([str(generation)], buckets=pairs, sum_value=total)
         return family
 
     def _in_flight(self, loaded: list[LiveRevision]) -> Metric:
@@ -131,10 +141,10 @@ def _batch_buckets(sizes: Mapping[int, int]) -> tuple[list[tuple[str, float]], f
     return pairs, float(sum(size * n for size, n in sizes.items()))
 
 
-def registry(residents: Residents, arena: Arena) -> CollectorRegistry:
+def registry(residents: Residents, arena: Arena, garbage: GarbageControl) -> CollectorRegistry:
     """The registry of one process: nothing global, so that two pods can live in one test."""
     made = CollectorRegistry()
-    made.register(PodCollector(residents, arena))
+    made.register(PodCollector(residents, arena, garbage))
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
     GCCollector(registry=made)

@@ -44,7 +44,7 @@ data:
             if order == 2:
                 os._exit(7)
             if order == 3:
-                time.sleep(30)
+                time.sleep(1.5)
             return {"order": inputs["order"]}
 ---
 apiVersion: podium.dev/v1alpha1

@@ -1,5 +1,6 @@
 """Bodies and connections that mean harm: refused early, and the server goes on."""
 
+import re
 import socket
 
 import httpx
@@ -14,7 +15,14 @@ def raw(server: Server, payload: bytes, *, hang_up: bool = False) -> bytes:
         connection.sendall(payload)
         if hang_up:
             return b""
-        return connection.recv(65536)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+            head, found, body = answer.partition(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head)
+            if found and length and len(body) >= int(length[1]):
+                break
+        return answer
 
 
 def head(length: int | str, path: str = PREDICT) -> bytes:
