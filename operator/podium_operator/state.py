@@ -215,6 +215,10 @@ class Desired:
     """status.currentRevision: the last revision whose rollout completed."""
     chosen: ResolvedStrategy | None = None
     """status.strategy, where it was written for this very target: a rollout keeps the strategy it began with."""
+    announced: RolloutPlan | None = None
+    """status.plan, where it was written for this very target."""
+    rolling_since: datetime | None = None
+    """Since when status says that a rollout goes on, if it does."""
 
 
 class Stage(StrEnum):

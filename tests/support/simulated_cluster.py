@@ -468,7 +468,7 @@ def settle(
 def remembered(desired: Desired, facts: Facts) -> Desired:
     """The next pass's view of what this one wrote to status."""
     chosen = facts.strategy if facts.target == desired.target.name else None
-    return replace(desired, current=facts.current, chosen=chosen)
+    return replace(desired, current=facts.current, chosen=chosen, announced=facts.plan)
 
 
 def retargeted(old: Desired, new: Desired) -> Desired:
@@ -478,6 +478,7 @@ def retargeted(old: Desired, new: Desired) -> Desired:
         new,
         current=old.current,
         chosen=old.chosen if same else None,
+        announced=old.announced if same else None,
         generation=old.generation + 1,
         lease_transitions=old.lease_transitions,
     )

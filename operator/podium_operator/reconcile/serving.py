@@ -36,6 +36,7 @@ from podium_operator.rollout.planner import plan
 from podium_operator.state import Desired, Facts, Key, KnownRevision, Owner, Problem, Result, Stage
 from podium_operator.status.conditions import Judgement
 from podium_operator.status.rollup import Subject, loaded
+from podium_operator.times import parse_time
 
 log = get_logger(__name__)
 
@@ -154,6 +155,8 @@ class Serving:
             lease_transitions=self._parts.transitions(),
             current=current,
             chosen=None if chosen is None or chosen.resolved is RolloutStrategy.AUTO else chosen,
+            announced=status.plan if status.update_revision == record.name else None,
+            rolling_since=_rolling_since(status),
         )
 
     async def _judged_by_server(self, resource: Resource, desired: Desired, observation: Observation) -> Problem | None:
@@ -234,6 +237,13 @@ def _standing_error(status: ServingStatus) -> Problem | None:
     if degraded is None or degraded.reason not in (Reason.RECONCILE_ERROR, Reason.QUOTA_EXCEEDED):
         return None
     return Problem(Reason(degraded.reason), degraded.message)
+
+
+def _rolling_since(status: ServingStatus) -> datetime | None:
+    progressing = status.condition(ConditionType.PROGRESSING)
+    if progressing is None or progressing.reason != Reason.ROLLOUT_IN_PROGRESS:
+        return None
+    return parse_time(progressing.last_transition_time)
 
 
 def _jittered(pause_s: float) -> float:

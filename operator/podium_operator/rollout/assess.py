@@ -5,10 +5,11 @@ from datetime import datetime
 
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
-from podium_crds.status import ResolvedStrategy
+from podium_crds.status import ResolvedStrategy, RolloutPlan
 from podium_operator.rollout import failures
 from podium_operator.rollout.capacity import routable_count, serves, unreachable
 from podium_operator.state import Desired, Facts, Observed, Pool, Problem, Stage
+from podium_operator.times import parse_time, rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Verdict:
     failure: Problem | None = None
     """What is wrong with the target, seen in this pass."""
     waiting: str = ""
+    plan: RolloutPlan | None = None
 
 
 def failure(observed: Observed, desired: Desired) -> Problem | None:
@@ -61,6 +63,7 @@ def facts(observed: Observed, desired: Desired, now: datetime, verdict: Verdict)
         problem=None if settled else problem,
         waiting="" if stage is Stage.SCALED_TO_ZERO else verdict.waiting,
         strategy=verdict.strategy,
+        plan=None if settled else verdict.plan,
         routable=sum(routable_count(pool, desired.rollout, now) for pool in observed.pools),
         degraded=problem if settled else None,
     )
@@ -99,16 +102,33 @@ def _problem(observed: Observed, desired: Desired, now: datetime, verdict: Verdi
             f"the admin port (8081) of {names} does not answer: {silent[0].unreachable}; where NetworkPolicies apply, "
             "add one that lets the operator's pods reach port 8081",
         )
-    return None
+    return None if _complete(observed, desired, verdict) else _overdue(observed, desired, now, verdict)
+
+
+def _overdue(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> Problem | None:
+    """No pod and no revision in one has moved for progressDeadlineSeconds."""
+    if desired.rollout.paused:
+        return None
+    moments = [desired.rolling_since, desired.target.started]
+    for pod in (pod for pool in observed.pools for pod in pool.pods):
+        moments += [pod.created, pod.running_since, pod.ready_since]
+        if pod.report is not None:
+            moments += [parse_time(held.since) for held in pod.report.revisions]
+    last = max((moment for moment in moments if moment is not None), default=None)
+    if last is None or (now - last).total_seconds() <= desired.rollout.progress_deadline_seconds:
+        return None
+    message = f"nothing has moved since {rfc3339(last)}"
+    waiting = f"; waiting for {verdict.waiting}" if verdict.waiting else ""
+    return Problem(Reason.PROGRESS_DEADLINE_EXCEEDED, message + waiting)
 
 
 def _stage(desired: Desired, verdict: Verdict, problem: Problem | None, *, complete: bool) -> Stage:
     if desired.replicas == 0:
         return Stage.SCALED_TO_ZERO
+    if desired.target.quarantine is None and complete:
+        return Stage.SETTLED
     if desired.target.quarantine is not None or verdict.failure is not None:
         return Stage.FAILED
-    if complete:
-        return Stage.SETTLED
     if verdict.refusal is not None:
         return Stage.BLOCKED
     if desired.rollout.paused and desired.current is not None:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
+from podium_crds.status import RolloutPlan
 from podium_operator.rollout import assess, history, inplace, surge
 from podium_operator.rollout.actions import (
     Action,
@@ -27,6 +28,7 @@ from podium_operator.rollout.actions import (
 from podium_operator.rollout.assess import Verdict
 from podium_operator.rollout.assignments import compiled, next_generation
 from podium_operator.rollout.capacity import serves
+from podium_operator.rollout.changes import announced
 from podium_operator.rollout.strategy import Resolution, resolve
 from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool, Problem, Stage
 
@@ -59,13 +61,19 @@ def plan(observed: Observed, desired: Desired, now: datetime) -> Plan:
         verdict = Verdict(target.name, waiting="a quarantine to end")
         return Plan(assess.facts(observed, desired, now, verdict), releases, ROLLING_S)
     failure = assess.failure(observed, desired)
-    if failure is not None and target.quarantine is None:
+    if failure is not None and target.quarantine is None and _condemns(failure, desired):
         instead = fallback(observed, desired)
         if instead is not None:
             facts = assess.facts(observed, desired, now, Verdict(instead, failure=failure, strategy=desired.chosen))
             return Plan(facts, (Quarantine(target, failure, desired.retry_token),), ROLLING_S)
     course = set_course(observed, desired)
     return _proceed(observed, inplace.Context(desired, known, generation, now), course, failure)
+
+
+def _condemns(failure: Problem, desired: Desired) -> bool:
+    """Whether the target is to be given up. Once its rollout is complete it works, and what a later pod lacks (an
+    artifact that was overwritten since, say) is that pod's problem; only workers that keep dying speak against it."""
+    return desired.current != desired.target.name or failure.reason is Reason.RUNTIME_CRASH_LOOP
 
 
 def _pinned_target(observed: Observed, desired: Desired) -> KnownRevision:
@@ -177,11 +185,23 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
         course.resolution.refusal,
         failure,
         waiting,
+        _announced(observed, desired, course),
     )
     facts = assess.facts(observed, desired, now, verdict)
     if facts.complete:
         actions += history.prune(observed, desired)
     return Plan(facts, tuple(actions), _requeue(facts, due, now))
+
+
+def _announced(observed: Observed, desired: Desired, course: Course) -> RolloutPlan | None:
+    """What the rollout does, written once and then kept; None where nothing is replaced."""
+    serving = observed.revisions.get(desired.current or "")
+    strategy = course.resolution.strategy
+    if serving is None or serving.name == desired.target.name or strategy is None:
+        return None
+    if desired.announced is not None and desired.chosen is not None:
+        return desired.announced
+    return announced(desired, serving.record, strategy, course.resolution.memory_bytes_needed)
 
 
 def _requeue(facts: Facts, due: datetime | None, now: datetime) -> float:

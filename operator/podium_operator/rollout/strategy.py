@@ -60,14 +60,14 @@ def _in_place(observed: Observed, desired: Desired, host: Pool, serving: KnownRe
     needed = overlap_bytes(host, serving, target)
     headroom = smallest_headroom(host)
     if headroom is None or needed <= headroom:
-        room = "" if headroom is None else f": needs about {needed} bytes of {headroom} left in the fullest pod"
+        room = "" if headroom is None else f": it needs {_mib(needed)} of the {_mib(headroom)} left in the fullest pod"
         return Resolution(
             ResolvedStrategy(
                 resolved=RolloutStrategy.IN_PLACE, reason=f"the new revision fits beside the old in the same pods{room}"
             ),
             memory_bytes_needed=needed,
         )
-    why = f"no room for both revisions in a pod: about {needed} bytes are needed, {headroom} are left"
+    why = f"no room for both revisions in a pod: {_mib(needed)} are needed, {_mib(headroom)} are left"
     if desired.rollout.strategy is RolloutStrategy.IN_PLACE:
         return Resolution(None, Problem(Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP, why))
     return _surge(observed, desired, why)
@@ -86,6 +86,10 @@ def _surge(observed: Observed, desired: Desired, why: str) -> Resolution:
             ),
         )
     return _resolved(RolloutStrategy.SURGE, why)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
 
 
 def _resolved(strategy: RolloutStrategy, reason: str) -> Resolution:

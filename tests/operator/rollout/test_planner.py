@@ -328,3 +328,48 @@ def test_digests_are_pinned_at_the_first_load_and_given_to_every_later_one() -> 
 def _pinned(world: SimulatedCluster) -> bool:
     assignment = world.pools[0].assignment
     return assignment is not None and assignment.revisions[0].members[0].artifact.digest is not None
+
+
+def test_what_is_going_to_change_is_announced_before_and_kept_until_it_is_done() -> None:
+    world, old = running(replicas=2)
+    wanted = retargeted(old, desired("2", replicas=2))
+    facts = world.step(wanted)
+    assert facts.plan is not None
+    assert facts.plan.strategy is RolloutStrategy.IN_PLACE
+    assert "version: 1 → 2" in facts.plan.changes
+    assert facts.plan.gpus_needed == 0
+    _, done = settle(world, wanted)
+    assert done.plan is None
+
+
+def test_a_surge_announces_the_gpus_that_it_needs() -> None:
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": 2}}}
+    world, old = running(replicas=2, gpus=8, **gpu)
+    facts = world.step(retargeted(old, desired("2", replicas=2, env=[{"name": "A", "value": "b"}], **gpu)))
+    assert facts.plan is not None
+    assert facts.plan.gpus_needed == 2
+    assert facts.plan.traffic_percents == (50, 100)
+
+
+def test_a_rollout_in_which_nothing_moves_exceeds_its_deadline_and_goes_on_all_the_same() -> None:
+    world, old = running()
+    wanted = retargeted(old, desired("2", rollout={"progressDeadlineSeconds": 60}))
+    [pod] = world.pods.values()
+    pod.reachable = False
+    _, facts = settle(world, wanted, until=lambda _, f: f.stage is Stage.BLOCKED)
+    assert facts.problem is not None
+    assert facts.problem.reason is Reason.RUNTIME_UNREACHABLE
+    pod.reachable = True
+    settle(world, wanted)
+
+
+def test_a_pod_that_cannot_load_what_others_serve_degrades_and_rolls_nothing_back() -> None:
+    world, old = running()
+    new, _ = settle(world, retargeted(old, desired("2")))
+    world.fails.add(new.target.name)
+    bigger = retargeted(new, desired("2", replicas=2))
+    bigger, facts = settle(world, bigger, until=lambda _, f: f.degraded is not None)
+    assert facts.degraded is not None
+    assert facts.degraded.reason is Reason.LOAD_FAILED
+    assert facts.complete
+    assert world.serving() == [new.target.name]

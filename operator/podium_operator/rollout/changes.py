@@ -1,0 +1,74 @@
+"""What a rollout will do, in words and numbers, before it does anything."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from podium_crds.base import canonical_json
+from podium_crds.revision import RevisionRecord
+from podium_crds.rollout import RolloutStrategy
+from podium_crds.status import ResolvedStrategy, RolloutPlan
+from podium_operator.rollout.capacity import gpus_per_pod
+from podium_operator.state import Desired
+
+MAX_LINES = 32
+VALUE_CHARS = 120
+
+
+def announced(desired: Desired, serving: RevisionRecord, strategy: ResolvedStrategy, memory_bytes: int) -> RolloutPlan:
+    """The plan of replacing `serving` by the target in this way."""
+    surge = strategy.resolved is RolloutStrategy.SURGE
+    pods = min(desired.rollout.max_surge, max(1, desired.replicas)) if surge else 0
+    return RolloutPlan(
+        strategy=strategy.resolved,
+        reason=strategy.reason,
+        changes=changes(serving, desired.target.record),
+        traffic_percents=_percents(desired, surge=surge),
+        gpus_needed=pods * gpus_per_pod(desired.target.record),
+        memory_bytes_needed=memory_bytes,
+    )
+
+
+def _percents(desired: Desired, *, surge: bool) -> tuple[int, ...]:
+    """Shares of the new revision, in turn: all at once in place, pod by pod in a surge."""
+    if not surge or desired.replicas < 2:
+        return (100,)
+    steps = min(desired.replicas, MAX_LINES)
+    return tuple(100 * (step + 1) // steps for step in range(steps))
+
+
+def changes(old: RevisionRecord, new: RevisionRecord) -> tuple[str, ...]:
+    """What differs, a line each, by path. Secrets are only named in a spec, so no value of one can show."""
+    before, after = dict(_flat("", _specified(old))), dict(_flat("", _specified(new)))
+    lines = [
+        f"{path}: {_shown(before.get(path))} → {_shown(after.get(path))}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"and {len(lines) - MAX_LINES + 1} more"]
+    return tuple(lines)
+
+
+def _specified(record: RevisionRecord) -> Mapping[str, Any]:
+    """The part of a record that people wrote."""
+    members = {
+        member.name: {**member.definition.wire(), **({"files": member.load_hash} if member.files else {})}
+        for member in record.members
+    }
+    graph = record.graph.wire() if record.graph else {}
+    return {"version": record.version, "image": record.image, "pods": record.serving.wire(), **graph, "models": members}
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(f"{path}.{key}" if path else str(key), item)
+    else:
+        yield path, value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "absent"
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= VALUE_CHARS else f"{text[: VALUE_CHARS - 1]}…"
