@@ -5,6 +5,7 @@ Each object is kept as compact JSON of the fields the operator uses, so that a r
 nothing. Absence here means "does not exist" only once `primed`.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class _Entry:
     body: bytes
     version: int
     owner: Key | None
+    ours: bytes | None
+    """`_content` of the answer to our last write; None: this process has not written it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,17 @@ class Cache:
         """Pipelines that refer to a model: what becomes of it concerns them."""
         return frozenset(self._users.get(Ref(MODEL, model.namespace, model.name), ()))
 
+    def drifted(self, wanted: Ref) -> bool:
+        """Whether someone else has changed the object since this process wrote it. False where it never did."""
+        entry = self._objects.get(wanted.kind, {}).get(wanted)
+        return entry is not None and entry.ours is not None and entry.ours != _content(_manifest(entry))
+
     def wrote(self, manifest: Mapping[str, Any]) -> None:
         """The server's answer to our own write. Call it with every answer, before the next pass can begin.
 
         The watch's event of that write will be no news: whoever wrote knows, and decides when to look again.
         """
-        self._put(manifest)
+        self._put(manifest, ours=_content(project(manifest)))
 
     def told(self, manifest: Mapping[str, Any]) -> bool:
         """What a watch told. True where it matters to a reconciler: something new in the fields we keep."""
@@ -128,7 +136,7 @@ class Cache:
                 found.add(entry.owner)
         return frozenset(found)
 
-    def _put(self, manifest: Mapping[str, Any]) -> bool:
+    def _put(self, manifest: Mapping[str, Any], ours: bytes | None = None) -> bool:
         identity = ref(manifest)
         version = _version(manifest["metadata"])
         if self._tombstones.get(identity, -1) >= version:
@@ -137,8 +145,10 @@ class Cache:
         known = objects.get(identity)
         if known is not None and known.version > version:
             return False
+        if known is not None and known.version == version > 0 and ours is None:
+            return False  # nearly all that a resync lists: not worth looking into
         body = orjson.dumps(project(manifest), option=orjson.OPT_SORT_KEYS)
-        entry = _Entry(body, version, owner_key(manifest))
+        entry = _Entry(body, version, owner_key(manifest), ours or (known.ours if known is not None else None))
         if known is not None:
             self._disown(identity, known)
         objects[identity] = entry
@@ -192,6 +202,13 @@ def owner_key(manifest: Mapping[str, Any]) -> Key | None:
         if labels.get(label):
             return Key(kind, namespace, labels[label])
     return None
+
+
+def _content(projected: Mapping[str, Any]) -> bytes:
+    """What a writer decides about an object: neither its status nor what the server keeps about it."""
+    metadata = {name: projected["metadata"].get(name) for name in ("labels", "annotations", "ownerReferences")}
+    decided = {name: value for name, value in projected.items() if name not in ("metadata", "status")}
+    return hashlib.sha256(orjson.dumps([metadata, decided], option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def _models_used(manifest: Mapping[str, Any]) -> Iterator[Ref]:

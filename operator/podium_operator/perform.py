@@ -161,10 +161,11 @@ class Performer:
             log.info("already_gone", object=str(wanted))
 
     async def _ensure(self, owner: Owner, manifest: Manifest, observation: Observation) -> None:
-        """Apply a stable child unless the live one carries the same hash. Raises NotOursError."""
+        """Apply a stable child unless the live one carries the same hash, unspoilt. Raises NotOursError."""
         wanted = ref(manifest)
         child = observation.observed.children.get((wanted.kind, wanted.name))
-        if child is not None and child.controlled and child.desired_hash == desired_hash(manifest):
+        current = child is not None and child.controlled and child.desired_hash == desired_hash(manifest)
+        if current and not self._cache.drifted(wanted):
             return
         if child is None or not child.controlled:
             live = await self._client.find(wanted)

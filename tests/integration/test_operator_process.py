@@ -189,6 +189,27 @@ async def test_a_child_deleted_by_hand_comes_back(
         await eventually(back, what=f"{kind} is back")
 
 
+async def test_a_child_changed_by_hand_is_put_right_once(
+    operator: Operator, client: KubeClient, seen: Seen, namespace: str, control_plane: ControlPlane
+) -> None:
+    process = operator()
+    async with settled(process, client, seen, a_model(namespace)):
+        [before] = await seen.children("Service")
+        patch = json.dumps(
+            {"spec": {"selector": {"podium.dev/model": "another"}}, "metadata": {"labels": {"team": "x"}}}
+        )
+        control_plane.kubectl("patch", "service", "minilm", "-n", namespace, "--type=merge", "-p", patch)
+
+        async def right() -> bool:
+            [found] = await seen.children("Service")
+            return bool(found["spec"]["selector"] == before["spec"]["selector"])
+
+        await eventually(right, what="the selector is right again")
+        [after] = await seen.children("Service")
+        assert after["metadata"]["labels"]["team"] == "x"
+        await quiet(process)
+
+
 async def test_an_object_of_someone_else_is_left_alone_and_named_in_a_condition(
     operator: Operator, client: KubeClient, seen: Seen, namespace: str
 ) -> None:

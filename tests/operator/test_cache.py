@@ -88,6 +88,31 @@ def test_a_change_by_someone_else_after_our_write_is_news() -> None:
     assert cache.told(a_config_map(6, data="theirs"))
 
 
+def test_a_change_of_what_we_wrote_is_drift_until_we_write_again() -> None:
+    cache = a_cache()
+    wanted = Ref("ConfigMap", "default", "pool")
+    cache.wrote(a_config_map(5, data="ours"))
+    assert not cache.drifted(wanted)
+    cache.told(a_config_map(6, data="theirs"))
+    assert cache.drifted(wanted)
+    cache.wrote(a_config_map(7, data="ours"))
+    assert not cache.drifted(wanted)
+
+
+def test_a_change_of_status_is_no_drift() -> None:
+    cache = a_cache()
+    cache.wrote(a_config_map(5))
+    cache.told({**a_config_map(6), "status": {"replicas": 1}})
+    assert not cache.drifted(Ref("ConfigMap", "default", "pool"))
+
+
+def test_what_this_process_never_wrote_has_not_drifted() -> None:
+    cache = a_cache()
+    cache.told(a_config_map(5, data="before"))
+    cache.told(a_config_map(6, data="after"))
+    assert not cache.drifted(Ref("ConfigMap", "default", "pool"))
+
+
 def test_a_deletion_takes_it_out() -> None:
     cache = a_cache()
     cache.told(a_config_map(5))
