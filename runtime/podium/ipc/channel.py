@@ -124,15 +124,16 @@ class Broker:
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
-        for _ in range(MESSAGES_PER_WAKE_UP):
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            self._deliver(frames)
-            if self._socket.closed:
-                return
-        self._recheck()
+        try:
+            for _ in range(MESSAGES_PER_WAKE_UP):
+                self._deliver(self._socket.recv_multipart(zmq.DONTWAIT))
+                if self._socket.closed:
+                    return
+        except zmq.Again:
+            pass
+        finally:  # also where a handler raised: without it, what is left would wait for the next message
+            if not self._socket.closed:
+                self._recheck()
 
     def _deliver(self, frames: list[bytes]) -> None:
         peer = frames[0]

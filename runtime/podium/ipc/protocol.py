@@ -50,11 +50,9 @@ class Hello(_Message, frozen=True, tag="hello"):
 
 
 class Ready(_Message, frozen=True, tag="ready"):
-    """The model is loaded and takes batches. Sizes in bytes."""
+    """The model is loaded and takes batches."""
 
     load_s: float
-    private_bytes: Count = 0
-    shared_bytes: Count = 0
 
 
 class LoadFailed(_Message, frozen=True, tag="load_failed"):

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 _FIRST_FREE_FD = 64
@@ -102,3 +103,19 @@ def described_exit(status: int | None) -> str:
         return signal.Signals(-status).name
     except ValueError:
         return f"signal {-status}"
+
+
+def memory_bytes(pid: int) -> tuple[int, int]:
+    """Private and shared resident bytes of a process; zeros where it is gone. Blocking: milliseconds if large."""
+    private = shared = 0
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0, 0
+    for line in lines:
+        key, _, rest = line.partition(":")
+        if key.startswith("Private_"):
+            private += int(rest.split()[0]) * 1024
+        elif key.startswith("Shared_"):
+            shared += int(rest.split()[0]) * 1024
+    return private, shared

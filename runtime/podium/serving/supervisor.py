@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from podium.errors import ProtocolError, WorkerLoadError
@@ -21,7 +22,7 @@ from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
 from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stop, ToWorker
 from podium.serving.pod import PodResources
-from podium.serving.process import ChildProcess, described_exit
+from podium.serving.process import ChildProcess, described_exit, memory_bytes
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Artifact, Member
 from podium_crds.reasons import Reason
@@ -30,6 +31,8 @@ log = get_logger(__name__)
 
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
+MEASURE_EVERY_S = 10.0
+"""How old the memory figures of a report may be."""
 STABLE_AFTER_S = 60.0
 """A life this long clears the count of failures."""
 CRASH_LOOP_FAILURES = 3
@@ -113,6 +116,7 @@ class Supervisor:
         """Returns when the first life is ready. Raises WorkerLoadError; nothing is left then."""
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(first), name=f"supervise-{self.name}")
+        self._task.add_done_callback(partial(self._supervision_ended, first))
         try:
             await first
         except BaseException:
@@ -160,7 +164,8 @@ class Supervisor:
         while True:
             try:
                 began = await self._live(first)
-            except WorkerLoadError as error:
+            except (WorkerLoadError, OSError) as failure:
+                error = _load_error(failure)
                 if not first.done():
                     first.set_exception(error)
                     return
@@ -171,6 +176,15 @@ class Supervisor:
             now = asyncio.get_running_loop().time()
             self._failures = 1 if began is not None and now - began > STABLE_AFTER_S else self._failures + 1
             await self._back_off()
+
+    def _supervision_ended(self, first: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+        """Nothing may end this task but `abort` and a failed first load; if a bug of ours does, it is said aloud."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.state = InstanceState.CRASH_LOOP
+        log.error("supervision_ended", error=error, instance=self.name)
+        if not first.done():
+            first.set_exception(error)
 
     async def _back_off(self) -> None:
         crashing = self._failures >= CRASH_LOOP_FAILURES
@@ -183,7 +197,7 @@ class Supervisor:
         self.restarts += 1
 
     async def _live(self, first: asyncio.Future[None]) -> float:
-        """One life from launch to death; returns when it became ready. Raises WorkerLoadError."""
+        """One life from launch to death; returns when it became ready. Raises WorkerLoadError, OSError."""
         journal_fd = create_journal()
         try:
             life = await self._launch(journal_fd)
@@ -193,7 +207,7 @@ class Supervisor:
                 if not first.done():
                     first.set_result(None)
                 self._events.ready(self)
-                status = await asyncio.shield(life.process.exited)
+                status = await self._watched(life)
             finally:
                 was_ready = self.ready
                 self._pod.broker.unregister(life.peer)
@@ -209,6 +223,17 @@ class Supervisor:
             if self._life is not None:
                 self._pod.arena.ledger.drop_holder(self.holder)
                 self._life = None
+
+    async def _watched(self, life: _Life) -> int | None:
+        """Waits for the end of the process, measuring its memory now and then; returns its status."""
+        while life.process.alive:
+            await asyncio.wait((life.process.exited,), timeout=MEASURE_EVERY_S)
+            await self._measure(life)
+        return life.process.exited.result()
+
+    async def _measure(self, life: _Life) -> None:
+        if life.process.alive:
+            self.private_bytes, self.shared_bytes = await asyncio.to_thread(memory_bytes, life.process.pid)
 
     def _mourn(self, status: int | None, journal_fd: int) -> None:
         how = described_exit(status)
@@ -244,11 +269,8 @@ class Supervisor:
         )
         try:
             process = await self._pod.launch(self._member.engine, bootstrap, journal_fd)
-        except BaseException as error:
+        except BaseException:
             self._pod.broker.unregister(peer)
-            if isinstance(error, OSError):
-                words = f"the worker process could not be started: {error}"
-                raise WorkerLoadError(Reason.LOAD_FAILED, words) from error
             raise
         outcome: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         life = self._life = _Life(peer, token, process, outcome)
@@ -288,16 +310,16 @@ class Supervisor:
                 async with asyncio.timeout(LAST_WORDS_TIMEOUT_S):
                     error.exit_code = await asyncio.shield(life.process.exited)
             raise
+        await self._measure(life)
         self.state = InstanceState.READY
-        self.private_bytes, self.shared_bytes = ready.private_bytes, ready.shared_bytes
         log.info(
             "worker_ready",
             instance=self.name,
             epoch=self.epoch,
             pid=life.process.pid,
             load_s=round(ready.load_s, 3),
-            private_bytes=ready.private_bytes,
-            shared_bytes=ready.shared_bytes,
+            private_bytes=self.private_bytes,
+            shared_bytes=self.shared_bytes,
         )
 
     def _hear(self, peer: bytes, message: FromWorker, payloads: Payloads) -> None:
@@ -321,3 +343,9 @@ class Supervisor:
 
     def _intrude(self, _peer: bytes, error: ProtocolError) -> None:
         self.kill(str(error))
+
+
+def _load_error(failure: WorkerLoadError | OSError) -> WorkerLoadError:
+    if isinstance(failure, WorkerLoadError):
+        return failure
+    return WorkerLoadError(Reason.LOAD_FAILED, f"the worker process could not be started: {failure}")

@@ -54,19 +54,3 @@ def thread_count() -> int:
             if line.startswith("Threads:"):
                 return int(line.split()[1])
     raise OSError("/proc/self/status has no thread count")
-
-
-def memory_bytes() -> tuple[int, int]:
-    """Private and shared resident bytes of this process; zeros where the kernel does not tell."""
-    private = shared = 0
-    try:
-        with open("/proc/self/smaps_rollup", encoding="ascii") as rollup:  # noqa: PTH123
-            for line in rollup:
-                key, _, rest = line.partition(":")
-                if key.startswith("Private_"):
-                    private += int(rest.split()[0]) * 1024
-                elif key.startswith("Shared_"):
-                    shared += int(rest.split()[0]) * 1024
-    except OSError:
-        return 0, 0
-    return private, shared

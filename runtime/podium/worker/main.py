@@ -34,7 +34,7 @@ from podium.ipc.protocol import (
     ToWorker,
 )
 from podium.ipc.view import ArenaView
-from podium.worker.binding import bind_to_parent, memory_bytes
+from podium.worker.binding import bind_to_parent
 from podium.worker.instance import Instance
 from podium_crds.assignment import EngineKind, Member
 
@@ -72,7 +72,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - SystemExit in the user's load is a failed load, too
             self._channel.send(LoadFailed(epoch, load_failure(error)))
             return exit_status(error)
-        self._channel.send(Ready(epoch, load_s, *memory_bytes()))
+        self._channel.send(Ready(epoch, load_s))
         try:
             while True:
                 self._step(instance)

@@ -1,4 +1,4 @@
-"""Torch models in real workers: pages shared, bad rows found, a write to an input ends the worker and no other data."""
+"""Torch models in real workers: pages shared, bad rows found, a write to an input ends the worker and no data."""
 
 import asyncio
 from pathlib import Path
@@ -54,7 +54,8 @@ async def start(
     artifact = groups.artifact(source)
     if weights:
         save_file(weights, Path(artifact) / "model.safetensors")
-    member = groups.member(engine={"kind": EngineKind.TORCH, "entrypoint": "model:build"}, **changes)
+    engine = {"kind": EngineKind.TORCH, "entrypoint": "model:build", **changes.pop("engine", {})}
+    member = groups.member(engine=engine, **changes)
     group = await WorkerGroup.start(member, artifact, pod=groups.pod)
     groups.groups.append(group)
     return group
@@ -89,3 +90,9 @@ async def test_writing_to_an_input_in_the_arena_ends_the_worker_alone(groups: Gr
     with pytest.raises(WorkerDied, match="SIGSEGV"):
         await ask(group, np.ones((1, 50_000), np.float32))
     await eventually(lambda: group.stats().restarts == 1)
+
+
+async def test_a_forked_worker_computes_with_the_threads_it_was_given(groups: GroupMaker) -> None:
+    source = "import torch\ndef build(ctx):\n    return lambda x: {'y': x * 0 + torch.get_num_threads()}\n"
+    group = await start(groups, source, engine={"threads": 2})
+    assert (await ask(group, np.zeros((1, 1), np.float32))).tolist() == [[2]]

@@ -163,3 +163,14 @@ async def test_a_gpu_that_the_pod_does_not_have_is_a_reason(groups: GroupMaker) 
     with pytest.raises(WorkerLoadError, match="no GPU") as failed:
         await groups.start(engine={"device": "Cuda"})
     assert failed.value.reason is Reason.INSUFFICIENT_GPU
+
+
+async def test_a_system_without_room_for_a_process_is_a_failed_load(
+    groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptors() -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("podium.serving.supervisor.create_journal", no_descriptors)
+    with pytest.raises(WorkerLoadError, match="Too many open files"):
+        await groups.start()
