@@ -1,0 +1,37 @@
+"""The models of docs/models.md load and answer as the page says."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.runtime.worker.models import GroupMaker, ask
+
+from podium.serving.group import WorkerGroup
+from podium_crds.assignment import EngineKind
+
+pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
+
+PAGE = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
+PYTHON, TORCH = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+async def test_the_python_model_scales(groups: GroupMaker) -> None:
+    group = await groups.start(PYTHON, engine={"entrypoint": "model:Scale", "parameters": {"factor": 3}})
+    answers = await asyncio.gather(*(ask(group, np.full((rows, 2), 2, np.float32)) for rows in (1, 2)))
+    for rows, answer in zip((1, 2), answers, strict=True):
+        np.testing.assert_array_equal(answer, np.full((rows, 2), 6))
+
+
+async def test_the_torch_model_takes_the_weights_of_the_artifact(groups: GroupMaker) -> None:
+    artifact = groups.artifact(TORCH)
+    weights = {"layer.weight": torch.eye(3) * 2, "layer.bias": torch.zeros(3)}
+    save_file(weights, artifact / "model.safetensors")
+    engine = {"kind": EngineKind.TORCH, "entrypoint": "model:build", "parameters": {"width": 3}}
+    group = await WorkerGroup.start(groups.member(engine=engine), artifact, pod=groups.pod)
+    groups.groups.append(group)
+    array = np.array([[1, 2, 3]], np.float32)
+    np.testing.assert_allclose(await ask(group, array), torch.softmax(torch.tensor(array) * 2, -1), rtol=1e-6)
