@@ -12,6 +12,7 @@ from podium_operator.cache import Cache, Healed
 from podium_operator.errors import NotPrimed, OperatorError
 from podium_operator.kube.client import KubeClient
 from podium_operator.kube.errors import Forbidden
+from podium_operator.liveness import Liveness
 from podium_operator.logs import get_logger
 from podium_operator.metrics import Metrics
 from podium_operator.watched import Watched
@@ -59,6 +60,12 @@ class Resync:
             await asyncio.sleep(period_s * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load, guards nothing
             await self.heal(watched)
             self.enqueue_all(within_s=period_s * 0.9)
+
+    async def follow(self, liveness: Liveness, watched: Sequence[Watched]) -> None:
+        """Heal a kind whenever its watch has listed anew, as at its start and after 410; until cancelled."""
+        while True:
+            kinds = await liveness.relisted()
+            await self.heal([each for each in watched if each.kind.name in kinds])
 
     async def heal(self, watched: Iterable[Watched]) -> None:
         """Compare the cache with complete listings, one kind after the other, and enqueue what was missed."""

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ from podium_operator.reconcile.pipeline import PipelineReconciler
 from podium_operator.reconcile.serving import Parts
 from podium_operator.resync import Resync
 from podium_operator.settings import Settings
-from podium_operator.watched import WATCHED, Watched
+from podium_operator.watched import WATCHED
 from podium_operator.watches import Watches
 from podium_operator.workqueue import Priority, Workers, WorkQueue
 
@@ -80,7 +80,7 @@ class Operator:
                     background = [
                         group.create_task(resync.run(watched, period_s=settings.resync_seconds), name="resync"),
                         group.create_task(events.run(), name="events"),
-                        group.create_task(_heal_relisted(watches, resync, watched), name="heal"),
+                        group.create_task(resync.follow(watches.liveness, watched), name="heal"),
                     ]
                     await self._lead(elector, workers, watches, group)
                     await events.flush(_FLUSH_EVENTS_S)
@@ -163,13 +163,6 @@ class Operator:
             now=lambda: datetime.now(UTC),
         )
         return {MODEL: ModelReconciler(parts), PIPELINE: PipelineReconciler(parts)}
-
-
-async def _heal_relisted(watches: Watches, resync: Resync, watched: Sequence[Watched]) -> None:
-    """Whenever a watch has listed anew, as it does at its start: look for what it missed before that."""
-    while True:
-        kinds = await watches.liveness.relisted()
-        await resync.heal([each for each in watched if each.kind.name in kinds])
 
 
 def _lease(settings: Settings) -> LeaseConfig:

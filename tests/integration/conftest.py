@@ -15,12 +15,17 @@ from podium_operator.metrics import Metrics
 CRDS = Path(__file__).parents[2] / "crds"
 
 
+def install_crds(plane: ControlPlane) -> None:
+    """Apply Podium's CRDs, and wait until they are served."""
+    for manifest in sorted(CRDS.glob("*.yaml")):
+        plane.kubectl("apply", "--server-side", "-f", str(manifest))
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+
+
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     with ControlPlane() as plane:
-        for manifest in sorted(CRDS.glob("*.yaml")):
-            plane.kubectl("apply", "--server-side", "-f", str(manifest))
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        install_crds(plane)
         yield plane
 
 
