@@ -19,6 +19,8 @@ from podium_operator.kube.kinds import Ref
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(300)]
 
+MODEL = ("scale", "InferenceModel")
+CHAIN = ("chain", "InferencePipeline")
 CODE = """
 import numpy as np
 from podium import Model
@@ -77,20 +79,22 @@ class World:
     async def model(self, name: str = "scale", kind: str = "InferenceModel") -> Manifest:
         return await self.client.get(Ref(kind, self.namespace, name))
 
-    async def condition(self, kind: str, name: str = "scale") -> tuple[str, str, str]:
+    async def condition(self, kind: str, of: tuple[str, str] = MODEL) -> tuple[str, str, str]:
         """Status, reason and message, at the current generation; empty before."""
-        found = await self.model(name)
+        found = await self.model(*of)
         for each in found.get("status", {}).get("conditions", ()):
             if each["type"] == kind and each["observedGeneration"] == found["metadata"]["generation"]:
                 return each["status"], each["reason"], each["message"]
         return "", "", ""
 
-    async def until(self, kind: str, status: str, reason: str | None = None, within_s: float = 120) -> str:
+    async def until(
+        self, kind: str, status: str, reason: str | None = None, *, of: tuple[str, str] = MODEL, within_s: float = 120
+    ) -> str:
         """Wait for a condition; its message."""
 
         async def holds() -> str | None:
-            found = await self.condition(kind)
-            assert found[0] == status, f"{kind} is {found}; status {(await self.model()).get('status')}"
+            found = await self.condition(kind, of)
+            assert found[0] == status, f"{kind} is {found}; status {(await self.model(*of)).get('status')}"
             assert reason in (None, found[1]), f"{kind} is {found}"
             return found[2] or "-"
 
@@ -358,3 +362,90 @@ async def test_a_service_of_someone_else_is_left_alone(world: World, operator: O
     message = await world.until("Degraded", "True", "ReconcileError")
     assert "Service" in message
     assert (await world.client.get(Ref("Service", world.namespace, "scale")))["spec"]["selector"] == {"app": "mine"}
+
+
+def chain(namespace: str, member: dict[str, Any]) -> Manifest:
+    """A pipeline that multiplies by a member, and then by ten."""
+    tensor = {"dtype": "FP32", "shape": [-1]}
+    tenfold = {
+        "source": {"uri": "configmap://code"},
+        "engine": "Python",
+        "python": {"entrypoint": "scale:Scale", "parameters": {"factor": 10}},
+        "inputs": [{"name": "x", **tensor}],
+        "outputs": [{"name": "y", **tensor}],
+    }
+    return {
+        "apiVersion": "podium.dev/v1alpha1",
+        "kind": "InferencePipeline",
+        "metadata": {"name": "chain", "namespace": namespace},
+        "spec": {
+            "models": [{"name": "first", **member}, {"name": "second", "inline": tenfold}],
+            "steps": [
+                {"name": "one", "model": "first", "inputs": [{"name": "x", "from": "request.x"}]},
+                {"name": "two", "model": "second", "inputs": [{"name": "x", "from": "one.y"}]},
+            ],
+            "outputs": [{"name": "y", "from": "two.y"}],
+            "rollout": {"propagationSeconds": 1, "drainTimeoutSeconds": 5, "rollbackWindowSeconds": 30},
+        },
+    }
+
+
+async def run_chain(world: World, x: float) -> float:
+    ready = [
+        pod
+        for pod in world.node.pods.values()
+        if pod.ready_since and "podium.dev/pipeline" in pod.manifest["metadata"]["labels"]
+    ]
+    assert ready, "no pod of the pipeline is ready"
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+        session.post(f"{ready[0].url}/v1/pipelines/chain:run", json={"inputs": {"x": [x]}}) as answer,
+    ):
+        body = await answer.json()
+        assert answer.status == 200, body
+        return float(body["outputs"]["y"]["data"][0])
+
+
+async def test_a_pipeline_waits_for_its_member_then_serves_and_follows_the_member_s_edits(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(chain(world.namespace, {"modelRef": {"name": "scale"}}))
+    message = await world.until("Validated", "False", "ReferenceNotFound", of=CHAIN)
+    assert "scale" in message
+    await world.apply(scale(world.namespace, 2, replicas=0))
+    await world.until("Ready", "True", of=CHAIN)
+    assert await run_chain(world, 1.0) == 20.0
+    pods = world.node.uids()
+    first = (await world.model(*CHAIN))["status"]["currentRevision"]
+    await world.apply(scale(world.namespace, 3, replicas=0))
+
+    async def follows() -> bool:
+        return bool((await world.model(*CHAIN))["status"]["currentRevision"] != first)
+
+    await eventually(follows, within_s=60)
+    assert await run_chain(world, 1.0) == 30.0
+    assert world.node.uids() == pods
+
+
+async def test_a_pipeline_takes_the_promoted_revision_of_a_member_with_pods_of_its_own(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    await world.apply(chain(world.namespace, {"modelRef": {"name": "scale"}}))
+    await world.until("Ready", "True", of=CHAIN)
+    first = (await world.model(*CHAIN))["status"]["updateRevision"]
+    await world.apply(scale(world.namespace, -1))
+    await world.until("UpToDate", "False", "RolledBack")
+    assert await run_chain(world, 1.0) == 20.0
+    assert (await world.model(*CHAIN))["status"]["updateRevision"] == first
+
+
+async def test_a_graph_that_cannot_run_is_refused_with_step_and_edge(world: World, operator: OperatorProcess) -> None:
+    await world.apply(scale(world.namespace, 2, replicas=0))
+    broken = chain(world.namespace, {"modelRef": {"name": "scale"}})
+    broken["spec"]["steps"][1]["inputs"][0]["from"] = "one.nothing"
+    await world.apply(broken)
+    message = await world.until("Validated", "False", "InvalidSpec", of=CHAIN)
+    assert "two" in message
+    assert "one.nothing" in message

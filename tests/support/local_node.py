@@ -70,6 +70,8 @@ class LocalNode:
         self._folder = folder
         self._mount_lag_s = mount_lag_s
         self._task: asyncio.Task[None] | None = None
+        self._slices: dict[str, Manifest] = {}
+        """By Service, as last written."""
         self.pods: dict[str, LocalPod] = {}
         """By name, Terminating ones included."""
 
@@ -293,9 +295,9 @@ class LocalNode:
             "endpoints": endpoints,
             "ports": [{"name": "http", "port": DATA_PORT}],
         }
-        if wanted != getattr(self, "_slice", None):
+        if wanted != self._slices.get(metadata["name"]):
             await self._client.apply(wanted)
-            self._slice = wanted
+            self._slices[metadata["name"]] = wanted
 
 
 def _files(manifest: Manifest) -> Mapping[str, bytes]:

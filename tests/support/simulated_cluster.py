@@ -13,6 +13,7 @@ from tests.support.builders import START
 
 from podium_crds.assignment import Assignment, Failure, MemberReport, Report, RevisionReport, RevisionState
 from podium_crds.reasons import Reason
+from podium_crds.rollout import RolloutStrategy
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
@@ -249,7 +250,8 @@ class SimulatedCluster:
         pool.replicas = replicas
         pool.version += 1
         self._reconcile_deployments()
-        least = min(before, desired.replicas - desired.rollout.max_unavailable)
+        declared_gap = desired.chosen is not None and desired.chosen.resolved is RolloutStrategy.RECREATE
+        least = 0 if declared_gap else min(before, desired.replicas - desired.rollout.max_unavailable)
         assert self.routable(desired) >= least, f"capacity fell to {self.routable(desired)}, at least {least} is kept"
 
     def _push(self, seen: ObservedPod, assignment: Assignment) -> None:

@@ -1,32 +1,50 @@
 """What the ConfigMap of a pool says and what a pod is pushed, compiled from records, and whether a pod has it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from podium_crds.assignment import Assignment, Generation, Report, RevisionState
+from podium_crds.assignment import Assignment, Generation, Report, RevisionState, TrafficTarget
 from podium_crds.compile import compile_assignment, drain_policy
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool, highest_generation
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What assignments are compiled from."""
+
+    desired: Desired
+    known: Mapping[str, KnownRevision]
+    generation: Generation
+
+
 def compiled(
-    desired: Desired,
-    known: Mapping[str, KnownRevision],
-    pool: str,
-    *,
-    promoted: str,
-    beside: Sequence[str],
-    generation: Generation,
+    sources: Sources, pool: str, written: Assignment | None, promoted: str, beside: Sequence[str]
 ) -> Assignment:
-    """The assignment that promotes one revision and holds others beside it without traffic."""
-    return compile_assignment(
+    """The assignment that promotes one revision and holds others beside it without traffic.
+
+    A revision whose record is lost is taken over from the ConfigMap as `written`. Raises AssignmentTooLargeError.
+    """
+    names = (promoted, *beside)
+    desired = sources.desired
+    assignment = compile_assignment(
         desired.owner.resource,
-        [known[name].record for name in (promoted, *beside)],
-        promoted=promoted,
-        warm=beside,
-        generation=generation,
+        [sources.known[name].record for name in names if name in sources.known],
+        promoted=promoted if promoted in sources.known else None,
+        warm=[name for name in beside if name in sources.known],
+        generation=sources.generation,
         pool=pool,
         drain=drain_policy(desired.rollout),
         load_timeout_seconds=desired.rollout.load_timeout_seconds,
     )
+    if all(name in sources.known for name in names):
+        return assignment
+    found = [assignment.revision(name) or (written.revision(name) if written else None) for name in names]
+    taken = {
+        "revisions": tuple(revision for revision in found if revision is not None),
+        "traffic": (TrafficTarget(revision=promoted, weight=100),),
+        "promoted": promoted,
+    }
+    return assignment.model_copy(update=taken)
 
 
 def next_generation(pools: tuple[Pool, ...], lease_transitions: int) -> Generation | None:

@@ -1,6 +1,7 @@
 """What a rollout will do, in words and numbers, before it does anything."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from podium_crds.base import canonical_json
@@ -14,7 +15,16 @@ MAX_LINES = 32
 VALUE_CHARS = 120
 
 
-def announced(desired: Desired, serving: RevisionRecord, strategy: ResolvedStrategy, memory_bytes: int) -> RolloutPlan:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the rollout takes beyond what is in use."""
+
+    memory_bytes: int
+    start_seconds: int
+    """How long a pod takes from its creation to being ready."""
+
+
+def announced(desired: Desired, serving: RevisionRecord, strategy: ResolvedStrategy, cost: Cost) -> RolloutPlan:
     """The plan of replacing `serving` by the target in this way."""
     surge = strategy.resolved is RolloutStrategy.SURGE
     pods = min(desired.rollout.max_surge, max(1, desired.replicas)) if surge else 0
@@ -24,7 +34,8 @@ def announced(desired: Desired, serving: RevisionRecord, strategy: ResolvedStrat
         changes=changes(serving, desired.target.record),
         traffic_percents=_percents(desired, surge=surge),
         gpus_needed=pods * gpus_per_pod(desired.target.record),
-        memory_bytes_needed=memory_bytes,
+        memory_bytes_needed=cost.memory_bytes,
+        expected_gap_seconds=cost.start_seconds if strategy.resolved is RolloutStrategy.RECREATE else 0,
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from podium_crds.assignment import Assignment, Generation, RevisionState
 from podium_operator.rollout.actions import Action, Push, WriteAssignment
-from podium_operator.rollout.assignments import assigned, compiled, has_taken, same_content, settled
+from podium_operator.rollout.assignments import Sources, assigned, compiled, has_taken, same_content, settled
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool
 
 LOADED = (RevisionState.READY, RevisionState.ACTIVE)
@@ -197,11 +197,5 @@ def _reporting(pool: Pool) -> tuple[ObservedPod, ...]:
 
 
 def _compiled(pool: Pool, promoted: str, beside: tuple[str, ...], context: Context) -> Assignment:
-    return compiled(
-        context.desired,
-        context.known,
-        pool.name,
-        promoted=promoted,
-        beside=beside,
-        generation=context.generation,
-    )
+    sources = Sources(context.desired, context.known, context.generation)
+    return compiled(sources, pool.name, pool.assignment, promoted, beside)

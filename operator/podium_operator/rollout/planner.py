@@ -11,9 +11,10 @@ with a test:
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import ceil
 
 from podium_crds.reasons import Reason
-from podium_crds.rollout import RolloutStrategy
+from podium_crds.rollout import RolloutSpec, RolloutStrategy
 from podium_crds.status import RolloutPlan
 from podium_operator.rollout import assess, history, inplace, surge
 from podium_operator.rollout.actions import (
@@ -26,9 +27,9 @@ from podium_operator.rollout.actions import (
     WriteAssignment,
 )
 from podium_operator.rollout.assess import Verdict
-from podium_operator.rollout.assignments import compiled, next_generation
+from podium_operator.rollout.assignments import Sources, compiled, next_generation
 from podium_operator.rollout.capacity import serves
-from podium_operator.rollout.changes import announced
+from podium_operator.rollout.changes import Cost, announced
 from podium_operator.rollout.strategy import Resolution, resolve
 from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool, Problem, Stage
 
@@ -201,7 +202,19 @@ def _announced(observed: Observed, desired: Desired, course: Course) -> RolloutP
         return None
     if desired.announced is not None and desired.chosen is not None:
         return desired.announced
-    return announced(desired, serving.record, strategy, course.resolution.memory_bytes_needed)
+    cost = Cost(course.resolution.memory_bytes_needed, _start_seconds(observed, desired))
+    return announced(desired, serving.record, strategy, cost)
+
+
+def _start_seconds(observed: Observed, desired: Desired) -> int:
+    """How long a pod takes to be ready: as the slowest one here did, else as a load may take."""
+    taken = [
+        (pod.ready_since - pod.created).total_seconds()
+        for pool in observed.pools
+        for pod in pool.live_pods
+        if pod.ready_since is not None and pod.created is not None
+    ]
+    return ceil(max(taken, default=desired.rollout.load_timeout_seconds))
 
 
 def _requeue(facts: Facts, due: datetime | None, now: datetime) -> float:
@@ -226,23 +239,25 @@ def _first_pods(observed: Observed, context: inplace.Context, course: Course) ->
     desired = context.desired
     if desired.replicas == 0:
         return []
+    rollout = _pace(desired, course)
     ordinal = _unused_ordinal(observed)
     name = f"{desired.owner.resource.name}-{ordinal}"
     serving = any(pool.live_pods for pool in observed.pools)
-    room = desired.replicas + desired.rollout.max_surge - sum(len(pool.pods) for pool in observed.pools)
+    room = desired.replicas + rollout.max_surge - sum(len(pool.pods) for pool in observed.pools)
     replicas = min(1, max(0, room)) if serving else desired.replicas
     return [
-        _fresh(name, ordinal, course.goal, context),
+        _fresh(name, ordinal, course.goal, context, None),
         CreatePool(name, ordinal, context.known[course.goal], replicas),
     ]
 
 
-def _fresh(name: str, ordinal: int, promoted: str, context: inplace.Context) -> WriteAssignment:
-    """A ConfigMap where there is none."""
-    assignment = compiled(
-        context.desired, context.known, name, promoted=promoted, beside=(), generation=context.generation
-    )
-    return WriteAssignment(name, ordinal, assignment, context.now, resource_version=None)
+def _fresh(
+    name: str, ordinal: int, promoted: str, context: inplace.Context, resource_version: str | None
+) -> WriteAssignment:
+    """A ConfigMap where there is none, or none that can be read."""
+    sources = Sources(context.desired, context.known, context.generation)
+    assignment = compiled(sources, name, None, promoted, ())
+    return WriteAssignment(name, ordinal, assignment, context.now, resource_version)
 
 
 def _unused_ordinal(observed: Observed) -> int:
@@ -260,7 +275,8 @@ def _restore(observed: Observed, context: inplace.Context) -> list[Action]:
         candidates = [*said, context.desired.current, context.desired.target.name]
         promoted = next((name for name in candidates if name is not None and name in context.known), None)
         if promoted is not None:
-            restored.append(_fresh(pool.name, pool.ordinal, promoted, context))
+            version = pool.assignment_resource_version or None
+            restored.append(_fresh(pool.name, pool.ordinal, promoted, context, version))
     return restored
 
 
@@ -273,7 +289,7 @@ def _replicas(observed: Observed, context: inplace.Context, course: Course) -> l
     if desired.rollout.paused and any(pool.live_pods for pool in others):
         return []
     good = desired.current or next((p.promoted for p in others if any(pod.ready for pod in p.pods)), None)
-    demand = surge.Demand(desired.replicas, desired.rollout, context.now, good)
+    demand = surge.Demand(desired.replicas, _pace(desired, course), context.now, good)
     targets = surge.replica_targets(home, others, demand)
     actions: list[Action] = []
     if home.stamp is None:
@@ -291,6 +307,14 @@ def _nothing(observed: Observed) -> list[Action]:
     """Scaled to zero with no pool to come back to."""
     running = [pool for pool in observed.pools if pool.stamp is not None and pool.replicas > 0 and not pool.deleting]
     return [*(ScalePool(pool, 0, "scaled to zero") for pool in running), *_empty(observed, None)]
+
+
+def _pace(desired: Desired, course: Course) -> RolloutSpec:
+    """The surge knobs of this rollout. Recreate is a surge in which all of the old leaves before the new comes."""
+    strategy = course.resolution.strategy
+    if strategy is None or strategy.resolved is not RolloutStrategy.RECREATE:
+        return desired.rollout
+    return desired.rollout.model_copy(update={"max_surge": 0, "max_unavailable": desired.replicas})
 
 
 def _why(pool: Pool, home: Pool, replicas: int) -> str:

@@ -29,6 +29,10 @@ def resolve(observed: Observed, desired: Desired, host: Pool, serving: KnownRevi
     same_shape = host.stamp is not None and host.stamp.shape_hash == desired.target.record.hashes.shape
     if desired.chosen is not None and _still_allowed(desired.chosen.resolved, asked, same_shape):
         return Resolution(desired.chosen)
+    if serving.record.hashes.load == desired.target.record.hashes.load and same_shape:
+        return _resolved(RolloutStrategy.IN_PLACE, "only settings change: the loaded workers are kept")
+    if asked is RolloutStrategy.RECREATE:
+        return _resolved(RolloutStrategy.RECREATE, "asked for in the spec")
     if asked is RolloutStrategy.SURGE:
         return _surge(observed, desired, "asked for in the spec")
     if not same_shape:
@@ -50,13 +54,11 @@ def _still_allowed(chosen: RolloutStrategy, asked: RolloutStrategy, same_shape: 
         return same_shape and asked in (RolloutStrategy.AUTO, RolloutStrategy.IN_PLACE)
     if chosen is RolloutStrategy.SURGE:
         return asked in (RolloutStrategy.AUTO, RolloutStrategy.SURGE)
-    return False
+    return asked in (RolloutStrategy.AUTO, RolloutStrategy.RECREATE)
 
 
 def _in_place(observed: Observed, desired: Desired, host: Pool, serving: KnownRevision) -> Resolution:
     target = desired.target
-    if serving.record.hashes.load == target.record.hashes.load:
-        return _resolved(RolloutStrategy.IN_PLACE, "only settings change: the loaded workers are kept")
     needed = overlap_bytes(host, serving, target)
     headroom = smallest_headroom(host)
     if headroom is None or needed <= headroom:
@@ -77,6 +79,8 @@ def _surge(observed: Observed, desired: Desired, why: str) -> Resolution:
     per_pod = gpus_per_pod(desired.target.record)
     # With maxSurge 0 the old makes room first, so the new needs nothing beyond it.
     if desired.rollout.max_surge > 0 and gpu_fits(observed, per_pod) is False:
+        if desired.rollout.allow_recreate and desired.rollout.strategy is RolloutStrategy.AUTO:
+            return _resolved(RolloutStrategy.RECREATE, f"{why}, and no node has {per_pod} GPU(s) left beside the old")
         return Resolution(
             None,
             Problem(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from tests.support.builders import a_desired
-from tests.support.simulated_cluster import SimulatedCluster, retargeted, settle
+from tests.support.simulated_cluster import SimulatedCluster, remembered, retargeted, settle
 
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
@@ -373,3 +373,42 @@ def test_a_pod_that_cannot_load_what_others_serve_degrades_and_rolls_nothing_bac
     assert facts.degraded.reason is Reason.LOAD_FAILED
     assert facts.complete
     assert world.serving() == [new.target.name]
+
+
+def test_where_only_recreate_fits_and_is_allowed_the_gap_is_declared_first() -> None:
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    world, old = running(replicas=1, gpus=1, **gpu)
+    shape = {**gpu, "env": [{"name": "A", "value": "b"}]}
+    wanted = retargeted(old, desired("2", rollout={"allowRecreate": True}, **shape))
+    facts = world.step(wanted)
+    assert facts.strategy is not None
+    assert facts.strategy.resolved is RolloutStrategy.RECREATE
+    assert facts.plan is not None
+    assert facts.plan.expected_gap_seconds > 0
+    new, _ = settle(world, remembered(wanted, facts))
+    assert world.serving() == [new.target.name]
+
+
+def test_a_lost_record_of_the_serving_revision_does_not_stop_the_next_rollout() -> None:
+    world, old = running()
+    del world.revisions[old.target.name]
+    new, _ = settle(world, retargeted(replace(old, current=None), desired("2")))
+    assert world.serving() == [new.target.name]
+
+
+def test_a_deleted_configmap_is_written_again_as_the_pods_have_it() -> None:
+    world, old = running()
+    new, _ = settle(world, retargeted(old, desired("2")))
+    world.pools[0].assignment = None
+    settle(world, new, until=lambda w, _: w.pools[0].assignment is not None)
+    assert world.pools[0].assignment is not None
+    assert world.pools[0].assignment.promoted == new.target.name
+    assert world.serving() == [new.target.name]
+
+
+def test_a_deleted_deployment_is_made_again() -> None:
+    world, wanted = running(replicas=2)
+    world.pools[0].stamp, world.pools[0].replicas = None, 0
+    for pod in list(world.pods.values()):
+        world.kill(pod)
+    settle(world, wanted, until=lambda w, _: len(w.serving()) == 2)
