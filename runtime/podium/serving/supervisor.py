@@ -131,10 +131,11 @@ class Supervisor:
 
     def kill(self, reason: str) -> None:
         """Ends the present process at once; it is restarted. `reason` says why, for logs and errors."""
+        if self.ready:
+            # Also where it has ended by itself and is not mourned yet: who finds it gone must not be given it again.
+            self.state = InstanceState.BACKING_OFF
         if self._life is not None and self._life.process.alive:
             self._kill_reason = reason
-            if self.ready:
-                self.state = InstanceState.BACKING_OFF
             self._pod.broker.unregister(self._life.peer)  # what it said meanwhile is not to be believed either
             self._life.process.kill()
 
