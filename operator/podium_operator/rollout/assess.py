@@ -69,6 +69,13 @@ def facts(observed: Observed, desired: Desired, now: datetime, verdict: Verdict)
     )
 
 
+def missing(desired: Desired, home: Pool | None) -> str:
+    """Which pods are still waited for; empty where none is."""
+    target = desired.target.name
+    serving = sum(serves(pod, target) for pod in home.pods) if home is not None else 0
+    return f"{serving} of {desired.replicas} pods serve {target}" if serving < desired.replicas else ""
+
+
 def _complete(observed: Observed, desired: Desired, verdict: Verdict) -> bool:
     """Whether the target serves alone. Once so, losing or adding a pod of it does not undo that."""
     target = desired.target.name

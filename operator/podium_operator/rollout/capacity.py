@@ -8,6 +8,8 @@ from podium_crds.rollout import RolloutSpec
 from podium_crds.serving import GPU_RESOURCE
 from podium_operator.state import KnownRevision, Observed, ObservedPod, Pool
 
+CRASH_RESTARTS = 3
+"""Container restarts, with the kubelet backing off, after which a pod counts as crash-looping."""
 UNREACHABLE_GRACE_S = 30
 """A container that started this recently may not answer yet."""
 
@@ -39,6 +41,28 @@ def settles_at(pod: ObservedPod, rollout: RolloutSpec) -> datetime:
 def routable_count(pool: Pool, rollout: RolloutSpec, now: datetime) -> int:
     """Routable pods of the pool, less those that an already written scale-down will take."""
     return min(pool.replicas, sum(routable(pod, rollout, now) for pod in pool.pods))
+
+
+def worth_keeping(pool: Pool, good: str | None) -> bool:
+    """Whether the pool serves, or runs the last good revision and may come back from a moment of being unready.
+
+    Else it may make room at once: what never served, and what fails in every pod.
+    """
+    if any(pod.ready or _is(pod, pool.promoted, RevisionState.ACTIVE) for pod in pool.live_pods):
+        return True
+    if good is None or pool.promoted != good:
+        return False
+    return not pool.live_pods or not all(_broken(pod, good) for pod in pool.live_pods)
+
+
+def _broken(pod: ObservedPod, revision: str) -> bool:
+    looping = pod.restarts >= CRASH_RESTARTS and (pod.waiting or "").startswith("CrashLoopBackOff")
+    return looping or _is(pod, revision, RevisionState.FAILED)
+
+
+def _is(pod: ObservedPod, revision: str | None, state: RevisionState) -> bool:
+    held = pod.holds(revision) if revision is not None else None
+    return held is not None and held.state is state
 
 
 def unreachable(pool: Pool, now: datetime) -> tuple[ObservedPod, ...]:

@@ -4,11 +4,10 @@ from datetime import datetime, timedelta
 
 from podium_crds.assignment import Failure, RevisionReport, RevisionState
 from podium_crds.reasons import Reason
+from podium_operator.rollout.capacity import CRASH_RESTARTS
 from podium_operator.state import KnownRevision, ObservedPod, Pool, Problem
 from podium_operator.times import parse_time
 
-CRASH_RESTARTS = 3
-"""Container restarts, with the kubelet backing off, after which a new pool's pod counts as crash-looping."""
 MESSAGE_CHARS = 1024
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from podium_crds.assignment import Assignment, Generation, RevisionState
 from podium_operator.rollout.actions import Action, Push, WriteAssignment
 from podium_operator.rollout.assignments import Sources, assigned, compiled, has_taken, same_content, settled
+from podium_operator.rollout.capacity import worth_keeping
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool
 
 LOADED = (RevisionState.READY, RevisionState.ACTIVE)
@@ -85,7 +86,8 @@ def _warm(pool: Pool, context: Context) -> tuple[tuple[str, ...], datetime | Non
 
 def _swap(pool: Pool, goal: str, context: Context) -> Step:
     assert pool.promoted is not None
-    if _quarantined((pool.promoted,), context) or not _protects(pool, context):
+    idle = pool.replicas == 0 and not pool.live_pods
+    if idle or _quarantined((pool.promoted,), context) or not worth_keeping(pool, context.desired.current):
         return _promote(pool, goal, context, warm=())
     third = [name for name in pool.warm if name != goal]
     if third:
@@ -95,16 +97,6 @@ def _swap(pool: Pool, goal: str, context: Context) -> Step:
     if mended.actions:
         return mended
     return _load(pool, goal, context)
-
-
-def _protects(pool: Pool, context: Context) -> bool:
-    """Whether the promoted revision serves, or is known good and may come back: else there is nothing to keep."""
-    assert pool.promoted is not None
-    held = [pod.holds(pool.promoted) for pod in pool.live_pods]
-    if any(pod.ready for pod in pool.live_pods) or any(h is not None and h.state is RevisionState.ACTIVE for h in held):
-        return True
-    failed = bool(held) and all(h is not None and h.state is RevisionState.FAILED for h in held)
-    return bool(pool.live_pods) and pool.promoted == context.desired.current and not failed
 
 
 def _load(pool: Pool, goal: str, context: Context) -> Step:

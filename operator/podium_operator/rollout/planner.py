@@ -15,7 +15,7 @@ from math import ceil
 
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutSpec, RolloutStrategy
-from podium_crds.status import RolloutPlan
+from podium_crds.status import ResolvedStrategy, RolloutPlan
 from podium_operator.rollout import assess, history, inplace, surge
 from podium_operator.rollout.actions import (
     Action,
@@ -28,7 +28,7 @@ from podium_operator.rollout.actions import (
 )
 from podium_operator.rollout.assess import Verdict
 from podium_operator.rollout.assignments import Sources, compiled, next_generation
-from podium_operator.rollout.capacity import serves
+from podium_operator.rollout.capacity import serves, worth_keeping
 from podium_operator.rollout.changes import Cost, announced
 from podium_operator.rollout.strategy import Resolution, resolve
 from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool, Problem, Stage
@@ -155,6 +155,11 @@ def _towards_target(observed: Observed, desired: Desired, base: Pool, occupied: 
     same_shape = base.stamp is None or base.stamp.shape_hash == desired.target.record.hashes.shape
     if serving is None or desired.replicas == 0:
         return Course(desired.target.name, base if same_shape else None, Resolution(None))
+    if not same_shape and not worth_keeping(base, desired.current):
+        # Nothing is lost, and what the broken pods hold is given back as the new pool appears.
+        reason = "the pods themselves change, and nothing serves from the old ones"
+        surge_at_once = ResolvedStrategy(resolved=RolloutStrategy.SURGE, reason=reason)
+        return Course(desired.target.name, None, Resolution(desired.chosen or surge_at_once))
     resolution = resolve(observed, desired, base, serving)
     if resolution.refusal is not None or desired.rollout.paused:
         return Course(base.promoted, base, resolution)
@@ -179,6 +184,7 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
     actions += _restore(observed, context)
     actions += _replicas(observed, context, course)
     actions += history.pins(observed)
+    waiting = waiting or assess.missing(desired, course.home)
     verdict = Verdict(
         course.goal,
         course.home,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from podium_crds.rollout import RolloutSpec
-from podium_operator.rollout.capacity import routable_count
+from podium_operator.rollout.capacity import routable_count, worth_keeping
 from podium_operator.state import Pool
 
 
@@ -56,9 +56,8 @@ def _shrink(home: Pool, others: tuple[Pool, ...], demand: Demand) -> dict[int, i
     targets: dict[int, int] = {}
     best_first = sorted(others, key=lambda pool: (-routable_count(pool, rollout, now), pool.ordinal))
     for position, pool in enumerate(best_first):
-        useful = any(pod.ready for pod in pool.pods) or (pool.promoted == demand.good and demand.good is not None)
-        if not useful:
-            targets[pool.ordinal] = 0  # what never served makes room at once
+        if not worth_keeping(pool, demand.good):
+            targets[pool.ordinal] = 0
             continue
         size = min(pool.replicas, keep)
         if position == 0 and carried == 0:

@@ -412,3 +412,13 @@ def test_a_deleted_deployment_is_made_again() -> None:
     for pod in list(world.pods.values()):
         world.kill(pod)
     settle(world, wanted, until=lambda w, _: len(w.serving()) == 2)
+
+
+def test_a_broken_first_version_gives_its_gpu_back_to_a_corrected_one() -> None:
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+    world = SimulatedCluster(gpus=1)
+    broken = desired("1", **gpu)
+    world.fails.add(broken.target.name)
+    wanted, _ = settle(world, broken, until=lambda _, f: f.stage is Stage.FAILED)
+    new, _ = settle(world, retargeted(wanted, desired("1", env=[{"name": "A", "value": "b"}], **gpu)))
+    assert world.serving() == [new.target.name]
