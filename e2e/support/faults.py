@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import dataclass
 
 from .agents import Agent, Process
 from .installation import Installation
 from .kubectl import Object
 from .served import Served, is_ready, restarts
 from .waiting import eventually
+from .watching import Watch
+
+_WATCH_DELAY_S = 0.03
+"""How long an event of a watch may be on its way."""
 
 
 def operator_process(installation: Installation, agents: dict[str, Agent]) -> tuple[Agent, Process]:
@@ -63,33 +68,68 @@ def kill_container(served: Served, pod: Object, agent: Agent) -> float:
     return moment
 
 
-class KillOnPromotion:
-    """Kills the operator right after an assignment ConfigMap has promoted another revision than `old`.
+@dataclass(slots=True)
+class KillInPromotion:
+    """Kills the operator while it promotes the next revision: after the ConfigMap, and after `flips` pods took it.
 
-    The operator is frozen at once, and let run a few milliseconds at a time until `flips` pods have taken the new
-    revision, so that it can be said for certain how far the push had come when it died.
+    From the moment when every pod has loaded the candidate, the operator runs a few milliseconds at a time, so that
+    the moment is found, not guessed. Make it before the change is applied; `strike` after.
     """
 
-    def __init__(self, served: Served, old: str, operator: tuple[Agent, Process], flips: int) -> None:
-        self._served = served
-        self._old = old
-        self._agent, self._operator = operator
-        self._flips = flips
-        self.flipped = -1
-        """How many pods had taken the new revision when the operator died."""
+    served: Served
+    agent: Agent
+    operator: Process
+    flips: int
+    old: str
+    known: frozenset[str]
+    """Revisions that the pods held before the change."""
+    flipped: int = -1
+    """How many pods had flipped when the operator died."""
 
-    def __call__(self, config_map: Object) -> bool:
-        if promoted_in(config_map) in (None, self._old):
-            return False
-        self._agent.send(self._operator, signal.SIGSTOP)
-        pods = self._served.pods()
-        deadline = time.monotonic() + 30
-        while (flipped := self._count(pods)) < self._flips and time.monotonic() < deadline:
-            self._agent.send(self._operator, signal.SIGCONT)
-            self._agent.send(self._operator, signal.SIGSTOP)
-        self._agent.send(self._operator, signal.SIGKILL)
+    def strike(self) -> None:
+        """Return once the operator is dead."""
+        pods = self.served.pods()
+        eventually("every pod has loaded", lambda: all(map(self._loaded, pods)), bool, timeout=120, every=0.05)
+        deadline = time.monotonic() + 60
+        self.agent.send(self.operator, signal.SIGSTOP)
+        self._until_written(deadline)
+        while (flipped := sum(map(self._flipped, pods))) < self.flips:
+            assert time.monotonic() < deadline, "the operator never pushed"
+            _slice(self.agent, self.operator)
+        self.agent.send(self.operator, signal.SIGKILL)
         self.flipped = flipped
-        return True
 
-    def _count(self, pods: list[Object]) -> int:
-        return sum(self._served.report(pod)["promoted"] != self._old for pod in pods)
+    def _until_written(self, deadline: float) -> None:
+        written: list[str] = []
+
+        def promotes(config_map: Object) -> bool:
+            found = promoted_in(config_map)
+            if found in (None, self.old):
+                return False
+            written.append(str(found))
+            return True
+
+        with Watch(self.served.kubectl, "configmaps", promotes, selector=self.served.selector):
+            while not written:
+                assert time.monotonic() < deadline, "the operator never wrote the ConfigMap"
+                _slice(self.agent, self.operator)
+                time.sleep(_WATCH_DELAY_S)
+
+    def _loaded(self, pod: Object) -> bool:
+        held = self.served.report(pod)["revisions"]
+        return any(each["state"] in ("Ready", "Active") and each["name"] not in self.known for each in held)
+
+    def _flipped(self, pod: Object) -> bool:
+        return bool(self.served.report(pod)["promoted"] != self.old)
+
+
+def kill_in_promotion(served: Served, operator: tuple[Agent, Process], flips: int) -> KillInPromotion:
+    """Prepare to kill the operator in the promotion that follows the next change."""
+    known = frozenset(each["name"] for pod in served.pods() for each in served.report(pod)["revisions"])
+    return KillInPromotion(served, *operator, flips, served.current(), known)
+
+
+def _slice(agent: Agent, process: Process) -> None:
+    """Let a frozen process run for as long as it takes to freeze it again: a few milliseconds."""
+    agent.send(process, signal.SIGCONT)
+    agent.send(process, signal.SIGSTOP)
