@@ -52,10 +52,22 @@ class _Seen:
 class Elector:
     """Takes, renews and releases the Lease: `await acquire()`, then `await hold()`, at the end `await release()`."""
 
-    def __init__(self, client: KubeClient, config: LeaseConfig, *, clock: Callable[[], float] | None = None) -> None:
-        """`clock`: monotonic seconds; the running loop's where not given. The client is borrowed."""
+    def __init__(
+        self,
+        client: KubeClient,
+        config: LeaseConfig,
+        *,
+        clock: Callable[[], float] | None = None,
+        floor: Callable[[], int] | None = None,
+    ) -> None:
+        """`clock`: monotonic seconds; the running loop's where not given. The client is borrowed.
+
+        `floor`: the least fencing number that pods would take, asked when the Lease is taken. A Lease that was deleted
+        (the operator was installed anew) begins to count at 0, and pods hold assignments of its forerunner.
+        """
         self._client = client
         self._config = config
+        self._floor = floor or (lambda: 0)
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._seen: _Seen | None = None
         self._lease: Manifest | None = None
@@ -121,7 +133,7 @@ class Elector:
             found = await self._client.find(self._config.ref)
             try:
                 if found is None:
-                    written = await self._client.create(self._manifest(transitions=0))
+                    written = await self._client.create(self._manifest(self._floor()))
                 elif self._free(found):
                     written = await self._take(found)
                 else:
@@ -144,7 +156,7 @@ class Elector:
     async def _take(self, found: Manifest) -> Manifest:
         # Also where the name in it is ours: a former process of that name may still be at it.
         transitions = int((found.get("spec") or {}).get("leaseTransitions") or 0) + 1
-        wanted = self._manifest(transitions)
+        wanted = self._manifest(max(transitions, self._floor()))
         wanted["metadata"] = found["metadata"]
         return await self._client.replace(wanted)
 

@@ -27,6 +27,7 @@ from podium_operator.pods.client import PodClient
 from podium_operator.reconcile.model import ModelReconciler
 from podium_operator.reconcile.pipeline import PipelineReconciler
 from podium_operator.reconcile.serving import Parts
+from podium_operator.resources.assignment import written_transitions
 from podium_operator.resync import Resync
 from podium_operator.settings import Settings
 from podium_operator.watched import WATCHED
@@ -56,7 +57,9 @@ class Operator:
             stack.enter_context(self._signals())
             credentials = await Credentials.load(settings.kubeconfig)
             # Its own connections: a Lease must be renewed however busy the reconcilers are.
-            elector = Elector(await stack.enter_async_context(self._client(credentials)), _lease(settings))
+            elector = Elector(
+                await stack.enter_async_context(self._client(credentials)), _lease(settings), floor=self._fencing_floor
+            )
             client = await stack.enter_async_context(self._client(credentials, elector))
             pods = await stack.enter_async_context(
                 PodClient(self._metrics, port=settings.pod_admin_port, timeout_s=settings.pod_timeout_seconds)
@@ -149,6 +152,11 @@ class Operator:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def _fencing_floor(self) -> int:
+        """One above every fencing number that an assignment in the cache names."""
+        named = (written_transitions(each) for each in self._cache.objects("ConfigMap"))
+        return max((number + 1 for number in named if number is not None), default=0)
 
     def _reconcilers(
         self, client: KubeClient, pods: PodClient, events: Events, elector: Elector

@@ -163,3 +163,12 @@ async def test_a_leader_cut_off_gives_up_before_its_lease_ends_for_others(
             assert not second.done()
             assert await second == 1
         await cut_off.close()
+
+
+async def test_a_lease_made_anew_counts_on_from_what_pods_have_taken(client: KubeClient, namespace: str) -> None:
+    elector = Elector(client, a_lease(namespace, "reinstalled"), floor=lambda: 20)
+    assert await elector.acquire() == 20
+    await elector.release()
+    successor = Elector(client, a_lease(namespace, "successor"), floor=lambda: 20)
+    assert await successor.acquire() == 21
+    await successor.release()

@@ -23,6 +23,15 @@ def assignment_configmap(owner: Owner, pool: str, assignment: Assignment, promot
     }
 
 
+def written_transitions(configmap: dict[str, Any]) -> int | None:
+    """The fencing number of the assignment in a live ConfigMap, without reading all of it; None where it has none."""
+    try:
+        found = json.loads((configmap.get("data") or {}).get(ASSIGNMENT_FILE) or "{}")["generation"]["transitions"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
 def read_assignment(configmap: dict[str, Any]) -> Assignment | None:
     """The assignment of a live ConfigMap, or None where it holds none that can be read."""
     text = (configmap.get("data") or {}).get(ASSIGNMENT_FILE)

@@ -15,7 +15,7 @@ from podium_crds.assignment import Generation
 from podium_crds.compile import compile_assignment
 from podium_crds.reasons import Reason
 from podium_crds.revision import revision_of
-from podium_operator.resources.assignment import assignment_configmap, read_assignment
+from podium_operator.resources.assignment import assignment_configmap, read_assignment, written_transitions
 from podium_operator.resources.deployment import deployment, grace_seconds
 from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
@@ -146,6 +146,12 @@ def test_an_assignment_is_read_back_as_it_was_written() -> None:
     assert found.promoted == a_desired().target.name
     assert read_assignment({"data": {"assignment.json": "{"}}) is None
     assert read_assignment({}) is None
+
+
+def test_the_fencing_number_of_an_assignment_is_read_or_absent() -> None:
+    assert written_transitions(configmap()) == 0
+    assert written_transitions({"data": {"assignment.json": "[]"}}) is None
+    assert written_transitions({}) is None
 
 
 def test_a_revision_is_read_back_with_what_was_learnt_since() -> None:
