@@ -1,9 +1,8 @@
 """The content-addressed cache of one pod: fetches an artifact once, checks its digest, and hands out a folder.
 
 Layout below the root: `tmp-<pid>-*` (fetches under way; those of dead processes are removed at start), `<hex>/content`
-(the files) and `<hex>/complete` (written last: an entry without it is thrown away). Nothing is changed once complete,
-so that workers may map the files. Everything that blocks runs in a small pool of niced threads, so that a fetch does
-not disturb serving.
+(the files) and `<hex>/complete` (written last: an entry without it is thrown away). Nothing changes once complete, so
+that workers may map the files. What blocks runs in a small pool of niced threads: a fetch does not disturb serving.
 """
 
 import asyncio
