@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -64,6 +65,7 @@ def cluster() -> Iterator[Cluster]:
     chosen = select()
     ours = not _answers(chosen)
     chosen.up()
+    _check_reachable(Kubectl(chosen.kubeconfig))
     yield chosen
     if ours and not _keep():
         chosen.down()
@@ -148,6 +150,18 @@ def _answers(cluster: Cluster) -> bool:
     except (ClusterError, OSError):
         return False
     return True
+
+
+def _check_reachable(admin: Kubectl) -> None:
+    """The tests' clients run on this machine and ask Services and pods at their own addresses."""
+    address = admin.get("service", "kubernetes")["spec"]["clusterIP"]
+    try:
+        socket.create_connection((address, 443), timeout=5).close()
+    except OSError as exc:
+        pytest.exit(
+            f"Service addresses ({address}) are not reachable from this machine: {exc}. The clients of this suite run "
+            "here: add routes for the cluster's Service and pod ranges, on kind by way of its nodes' addresses."
+        )
 
 
 def _keep() -> bool:

@@ -10,8 +10,10 @@ from e2e.probers.ledger import Ledger
 from e2e.probers.probe import Probe
 
 from . import verdicts
+from .kubectl import Object
 from .models import Chain, Scaler
 from .served import Served
+from .watching import Watch
 
 STEADY = 40
 """Successes that make a steady state: two seconds of load."""
@@ -32,6 +34,9 @@ class Swap:
     identities_after: dict[str, tuple[str, int]]
     started: float
     finished: float
+    replicas: int
+    routable: list[int]
+    """How many endpoints were ready, at each change of the EndpointSlice."""
 
     def told(self) -> str:
         """For the log of the run."""
@@ -48,7 +53,15 @@ def swap(served: Served, wanted: Scaler | Chain, meanwhile: Callable[[Probe], No
     old = served.current()
     scales = served.scales()
     before = served.identities()
-    with served.load(long_s=LONG_S) as probe:
+    routable: list[int] = []
+
+    def count(endpoint_slice: Object) -> bool:
+        endpoints = endpoint_slice.get("endpoints") or []
+        routable.append(sum(each["conditions"].get("ready", True) for each in endpoints))
+        return False
+
+    slices = Watch(served.kubectl, "endpointslices", count, selector=served.selector)
+    with slices, served.load(long_s=LONG_S) as probe:
         probe.wait_for_successes(STEADY, timeout=60)
         started = time.time()
         served.apply(wanted)
@@ -59,17 +72,30 @@ def swap(served: Served, wanted: Scaler | Chain, meanwhile: Callable[[Probe], No
         probe.wait_for_successes(STEADY, timeout=60, after=finished)
         scales |= served.scales()
         ledger = probe.stop()
-    result = Swap(ledger, scales, old, served.current(), before, served.identities(), started, finished)
+    result = Swap(
+        ledger=ledger,
+        scales=scales,
+        old=old,
+        new=served.current(),
+        identities_before=before,
+        identities_after=served.identities(),
+        started=started,
+        finished=finished,
+        replicas=wanted.replicas,
+        routable=routable,
+    )
     print(result.told())
     return result
 
 
 def flawless(result: Swap) -> None:
-    """The claim: nothing failed, both versions answered, each body is its revision's, in order, in the same pods."""
+    """The claim: nothing failed, each body is its revision's, both answered, capacity never fell, the same pods."""
     verdicts.nothing_failed(result.ledger)
     verdicts.bodies_match(result.ledger, result.scales)
     verdicts.answered_by(result.ledger, {result.old, result.new})
     verdicts.never_back(result.ledger, result.finished, result.new)
+    assert result.routable, "no EndpointSlice was seen"
+    assert min(result.routable) >= result.replicas, f"ready endpoints fell below {result.replicas}: {result.routable}"
     uids_before = {name: uid for name, (uid, _) in result.identities_before.items()}
     uids_after = {name: uid for name, (uid, _) in result.identities_after.items()}
     assert uids_before == uids_after, f"pods changed: {uids_before} -> {uids_after}"
