@@ -1,7 +1,6 @@
 """Operator, API server and runtime, each real, without nodes: from apply to Ready, and from one version to the next."""
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -120,6 +119,7 @@ class Asking:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._asks = True
         self.answers: list[float] = []
         self.failures: list[str] = []
 
@@ -128,12 +128,11 @@ class Asking:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self._asks = False
+        await self._task
 
     async def _ask(self) -> None:
-        while True:
+        while self._asks:
             try:
                 self.answers.append((await self._world.ask())[0])
             except (AssertionError, aiohttp.ClientError, TimeoutError) as exc:

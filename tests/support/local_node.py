@@ -28,6 +28,7 @@ from podium_operator.kube.kinds import Ref
 
 NODE = "local"
 _PERIOD_S = 0.1
+_STOP_S = 30.0
 _addresses = iter(f"127.{os.getpid() % 100 + 100}.{third}.{fourth}" for third in range(256) for fourth in range(1, 255))
 
 
@@ -70,6 +71,7 @@ class LocalNode:
         self._folder = folder
         self._mount_lag_s = mount_lag_s
         self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._slices: dict[str, Manifest] = {}
         """By Service, as last written."""
         self.pods: dict[str, LocalPod] = {}
@@ -84,10 +86,10 @@ class LocalNode:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         assert self._task is not None
-        failure = self._task.exception() if self._task.done() else None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await self._task
+        # A pass in work ends by itself: cancelled while it starts a process, it would leave that behind.
+        self._stopping.set()
+        await asyncio.wait([self._task], timeout=_STOP_S)
+        failure = self._task.exception() if self._task.done() else TimeoutError("a pass of the node did not end")
         for pod in self.pods.values():
             pod.kill()
             if pod.process is not None:
@@ -106,13 +108,14 @@ class LocalNode:
         return path.read_text()[-4000:] if path.exists() else ""
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self._pass()
             except KubeError as exc:
                 if exc.status not in (404, 409):
                     raise
-            await asyncio.sleep(_PERIOD_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _PERIOD_S)
 
     async def _pass(self) -> None:
         found = {each["metadata"]["name"]: each for each in await self._client.list("Pod", self._namespace)}
