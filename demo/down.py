@@ -14,11 +14,22 @@ def down() -> None:
     progress = Progress(3)
     target = Target(select())
     with progress.step(f"namespace {NAMESPACE}: model, pipeline, store, client"):
-        target.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
+        _remove_namespace(target)
     with progress.step(f"the Helm release {release.RELEASE} and namespace {release.SYSTEM}"):
         release.remove(target)
     with progress.step("the custom resource definitions"):
         _remove_crds(target)
+
+
+def _remove_namespace(target: Target) -> None:
+    """Pods first: a namespace that still has some is looked at again only after half their grace period."""
+    if target.find("namespace", NAMESPACE) is None:
+        return
+    served = [kind for kind in _KINDS if target.find("customresourcedefinitions", kind)]
+    for kinds in (*served, "deployments"):
+        target.kubectl("delete", kinds, "--all", timeout=60)
+    target.kubectl("wait", "--for=delete", "pods", "--all", "--timeout=120s", timeout=135)
+    target.kubectl("delete", "namespace", NAMESPACE, timeout=180)
 
 
 def _remove_crds(target: Target) -> None:
