@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """Attempts at each artifact before ArtifactUnavailable is reported."""
     max_artifact_bytes: Annotated[int, Field(ge=1)] = 256 << 30
     """Largest artifact, and the largest total of an unpacked one."""
+    artifact_cache_bytes: Annotated[int, Field(ge=0)] = 10 << 30
+    """In a pod: artifacts that no revision uses are removed beyond this size, the least recently used first."""
     drain_margin_seconds: Annotated[float, Field(ge=0)] = 5.0
     """After the drain: time for workers to stop before they are killed."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

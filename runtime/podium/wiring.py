@@ -91,15 +91,16 @@ class Runtime:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Runtime]:
+async def opened(settings: Settings, *, artifact_cache_bytes: int | None = None) -> AsyncIterator[Runtime]:
     """The data port and everything behind it; on exit workers stop and all is given back.
 
+    `artifact_cache_bytes`: unused artifacts beyond it are removed; None: never, since other processes may use them.
     Raises StartError where memory does not suffice, OSError where the port is taken.
     """
     loop = asyncio.get_running_loop()
     listener = bind(settings.host, settings.data_port)
     run_dir = Path(tempfile.mkdtemp(prefix="podium-"))
-    store = ArtifactStore(settings.state_dir / "artifacts", _artifact_limits(settings))
+    store = ArtifactStore(settings.state_dir / "artifacts", _artifact_limits(settings, artifact_cache_bytes))
     await asyncio.to_thread(store.open)
     resources = await PodResources.open(arena_bytes(settings), run_dir)
     try:
@@ -134,7 +135,7 @@ async def serve_pod(settings: Settings) -> None:
     """`podium serve --pod`: serves what the operator assigns, until SIGTERM and the drain that follows it."""
     if not settings.pod_uid:
         raise StartError("PODIUM_POD_UID is empty; expected the pod's metadata.uid (downward API)")
-    async with opened(settings) as runtime:
+    async with opened(settings, artifact_cache_bytes=settings.artifact_cache_bytes) as runtime:
         residents = runtime.residents
         desk = AssignmentDesk(
             settings.assignment_dir,
@@ -143,8 +144,8 @@ async def serve_pod(settings: Settings) -> None:
             lambda assignment, mounted: _ignore(residents.apply(assignment, mounted)),
             residents.observe_mounted,
         )
+        await desk.restore()  # before anybody can push
         admin = await _open_admin(settings, residents, desk)
-        await desk.restore()
         watch = runtime.run_beside(desk.watch(settings.mount_poll_seconds), "mount watch")
         try:
             await runtime.until_stopped()
@@ -196,11 +197,12 @@ def arena_bytes(settings: Settings) -> int:
     return size
 
 
-def _artifact_limits(settings: Settings) -> Limits:
+def _artifact_limits(settings: Settings, cache_bytes: int | None) -> Limits:
     return Limits(
         timeout_s=settings.artifact_timeout_seconds,
         attempts=settings.artifact_attempts,
         total_bytes=settings.max_artifact_bytes,
+        cache_bytes=cache_bytes,
     )
 
 

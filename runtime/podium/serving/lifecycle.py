@@ -57,10 +57,17 @@ class HostedRevision:
         """The revision's name."""
         return self.spec.name
 
-    @property
-    def loads_like(self) -> tuple[tuple[str, str], ...]:
-        """What decides if another spec needs other workers."""
-        return loads_like(self.spec)
+    def fits(self, spec: Revision) -> bool:
+        """Whether these workers are what `spec` asks for: same name, same load hashes, no other digest than pinned."""
+        if spec.name != self.name or loads_like(spec) != loads_like(self.spec):
+            return False
+        return not any(self._differs(member) for member in spec.members)
+
+    def _differs(self, member: Member) -> bool:
+        """A digest that was pinned after this pod had loaded, and that is not what it loaded."""
+        shared = self.held.get(member.name)
+        known = shared.digest if shared else None
+        return None not in (known, member.artifact.digest) and known != member.artifact.digest
 
     def start(self) -> None:
         """Begins to load."""
@@ -147,6 +154,7 @@ class HostedRevision:
         self.held = {member.name: self._groups.hold(member) for member in self.spec.members}
         for shared in self.held.values():
             await self._groups.fetch(shared)
+        self._check_digests()
         self.enter(RevisionState.LOADING)
         groups = {}
         for member in self.spec.members:
@@ -155,6 +163,14 @@ class HostedRevision:
         for member in self.spec.members:
             await self._warm(member, self.held[member.name])
         self.live = LiveRevision(self.resource, self.spec, groups)
+
+    def _check_digests(self) -> None:
+        """A group that another revision began to fetch without a digest may have brought other bytes."""
+        for member in self.spec.members:
+            if self._differs(member):
+                found, wanted = self.held[member.name].digest, member.artifact.digest
+                message = f"{member.artifact.uri or 'the inline files'} hashed to {found}, expected {wanted}"
+                raise RevisionFailedError(Reason.ARTIFACT_DIGEST_MISMATCH, message)
 
     async def _warm(self, member: Member, shared: SharedGroup) -> None:
         if shared.is_warm or shared.group is None:

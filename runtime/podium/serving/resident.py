@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from podium.serving.group import GroupState
-from podium.serving.lifecycle import HostedRevision, loads_like
+from podium.serving.lifecycle import HostedRevision
 from podium.serving.routing import Route, Router, Target
 from podium.serving.shared_groups import SharedGroups
 from podium.telemetry.logging import get_logger
@@ -226,14 +226,14 @@ class Resident:
     def _find(self, spec: Revision) -> HostedRevision | None:
         """The hosted revision of that name and those workers, unless it is already on its way out."""
         for hosted in self.hosted:
-            if hosted.name == spec.name and hosted.loads_like == loads_like(spec) and hosted not in self._ending:
+            if hosted.fits(spec) and hosted not in self._ending:
                 return hosted
         return None
 
 
 def _names(assignment: Assignment | None, hosted: HostedRevision) -> bool:
     spec = assignment.revision(hosted.name) if assignment else None
-    return spec is not None and loads_like(spec) == hosted.loads_like
+    return spec is not None and hosted.fits(spec)
 
 
 def _is_up(hosted: HostedRevision) -> bool:

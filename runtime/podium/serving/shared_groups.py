@@ -129,3 +129,4 @@ class SharedGroups:
         if shared.group is not None:
             await shared.group.stop(self._stop_grace_s)
             log.info("workers_stopped", member=shared.member.name, load_hash=shared.member.load_hash)
+        await self._artifacts.trim({held.digest for held in self._groups if held.digest is not None})

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import http.server
 import io
+import os
 import stat
 import tarfile
 import threading
@@ -323,3 +324,25 @@ async def test_an_artifact_above_the_limit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactUnavailableError, match="larger than 1000 bytes"):
         await fetch(store, uri=f"file://{tree(tmp_path / 'tree')}")
     store.close()
+
+
+async def test_trimming_removes_the_least_recently_used_that_nobody_uses(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "cache", Limits(cache_bytes=250))
+    store.open()
+    fetched = [await fetch(store, files={"f": str(number) * 100}) for number in range(4)]
+    for age, entry in enumerate(reversed(fetched)):
+        marker = entry.path.parent / "complete"
+        last_use = marker.stat().st_mtime - 1000 * (age + 1)
+        os.utime(marker, (last_use, last_use))
+    await store.trim({fetched[0].digest})
+    assert [entry.path.exists() for entry in fetched] == [True, False, True, True]
+    await store.trim(set())
+    assert [entry.path.exists() for entry in fetched] == [False, False, True, True]
+    store.close()
+
+
+async def test_without_a_limit_nothing_is_removed(store: ArtifactStore) -> None:
+    fetched = await fetch(store, files={"f": "x"})
+    os.utime(fetched.path.parent / "complete", (0, 0))
+    await store.trim(set())
+    assert fetched.path.exists()

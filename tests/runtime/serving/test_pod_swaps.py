@@ -11,7 +11,7 @@ import httpx
 import pytest
 from e2e.probers.ledger import Entry, Ledger
 from e2e.probers.load import NUMBER, Load, Sender
-from tests.runtime.serving.builders import SLOW_CODE, a_revision, an_assignment
+from tests.runtime.serving.builders import CODE, SLOW_CODE, a_revision, an_assignment
 from tests.runtime.serving.processes import KEY, RunningPod, running_pod, until, write_mount
 
 from podium_crds.keys import ADMIN_REPORT_PATH
@@ -321,3 +321,19 @@ def test_a_rotated_admin_key_is_taken_without_a_restart(tmp_path: Path) -> None:
         (tmp_path / "keys" / "current").write_bytes(fresh)
         assert pod.push(an_assignment(1, a_revision(2)), key=fresh).status_code == 200
         assert pod.push(an_assignment(1, a_revision(2)), key=KEY).status_code == 200
+
+
+def test_a_digest_pinned_after_other_bytes_were_loaded_is_a_mismatch_and_the_old_goes_on(tmp_path: Path) -> None:
+    other = "sha256:" + "0" * 64
+    files = {"scale.py": CODE}
+    with running_pod(tmp_path, PODIUM_ARTIFACT_ATTEMPTS="1") as pod:
+        pod.push(an_assignment(1, a_revision(2)))
+        before = pod.serves("scale-2").revisions[0].members[0]
+        assert before.digest is not None
+        pod.push(an_assignment(2, a_revision(2, artifact={"files": files, "digest": before.digest})))
+        assert pod.report().revisions[0].members[0].pids == before.pids
+        pod.push(an_assignment(3, a_revision(2, artifact={"files": files, "digest": other})))
+        report = pod.reports(lambda r: [revision.state for revision in r.revisions] == ["Active", "Failed"])
+        assert report.revisions[1].last_failure is not None
+        assert report.revisions[1].last_failure.reason == "ArtifactDigestMismatch"
+        assert report.ready
