@@ -5,6 +5,7 @@ import socket
 
 import httpx
 from tests.runtime.http.conftest import Server
+from tests.runtime.serving.processes import until
 
 PREDICT = "/v1/models/scale:predict"
 GOOD = {"inputs": {"x": [[1.0, 2.0, 3.0]]}}
@@ -81,3 +82,17 @@ def test_clients_that_hang_up_leave_nothing_behind(server: Server, client: httpx
 
 def test_garbage_instead_of_http_is_400(server: Server) -> None:
     assert b" 400 " in raw(server, b"\x16\x03\x01 hello\r\n\r\n").splitlines()[0]
+
+
+def test_a_client_that_leaves_takes_its_request_with_it(server: Server, client: httpx.Client) -> None:
+    body = b'{"inputs": {"order": [3]}}'
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head(len(body), "/v1/models/moody:predict") + body)
+        until(lambda: 1 in in_flight(client), "it is in flight")
+    until(lambda: 1 not in in_flight(client), "it has left")
+    assert 'podium_requests_total{code="499",model="moody"' in client.get("/metrics").text
+
+
+def in_flight(client: httpx.Client) -> list[int]:
+    page = client.get("/metrics").text
+    return [int(float(count)) for count in re.findall(r'podium_in_flight\{model="moody",[^}]*\} (\S+)', page)]
