@@ -14,7 +14,7 @@ from podium_crds.serving import PodMetadata
 from podium_operator.cache import Cache
 from podium_operator.errors import OperatorError
 from podium_operator.kube.client import KubeClient
-from podium_operator.kube.errors import NotFound
+from podium_operator.kube.errors import Conflict, NotFound
 from podium_operator.kube.kinds import Ref, ref
 from podium_operator.logs import get_logger
 from podium_operator.observe import Observation, controlled_by
@@ -84,7 +84,7 @@ class Performer:
         owner = scope.owner
         match action:
             case RecordRevision(revision, ordinal):
-                await self._create(controller_revision(owner, revision.record, ordinal))
+                await self._create(owner, controller_revision(owner, revision.record, ordinal))
             case PinDigests(revision, digests):
                 await self._annotate(owner, revision, digests_annotation(revision, digests))
             case Quarantine(revision, problem, retry_token):
@@ -95,7 +95,7 @@ class Performer:
                 await self._write_assignment(owner, action)
             case CreatePool(pool, _, revision, replicas):
                 live = (scope.rollout, scope.pod_metadata)
-                await self._create(deployment(owner, pool, revision.record, replicas, live))
+                await self._create(owner, deployment(owner, pool, revision.record, replicas, live))
             case ScalePool(pool, replicas):
                 wanted = Ref("Deployment", owner.resource.namespace, pool.name)
                 await self._client.patch_scale(wanted, replicas, resource_version=pool.resource_version)
@@ -115,8 +115,19 @@ class Performer:
         """Have the API server judge a manifest without storing it. Raises Invalid or Forbidden with its message."""
         await self._client.dry_run_apply(manifest)
 
-    async def _create(self, manifest: Manifest) -> None:
-        self._cache.wrote(await self._client.create(manifest))
+    async def _create(self, owner: Owner, manifest: Manifest) -> None:
+        """Make what must not exist yet. Raises NotOursError where something else has the name; Conflict where it is
+        ours and the cache had not been told, or belongs to a deleted resource of the same name and is on its way out.
+        """
+        try:
+            made = await self._client.create(manifest)
+        except Conflict as exc:
+            live = await self._client.find(ref(manifest)) if exc.already_exists else None
+            if live is not None:
+                _refuse_foreign(live, owner)
+                self._cache.wrote(live)
+            raise
+        self._cache.wrote(made)
 
     async def _annotate(self, owner: Owner, revision: KnownRevision, annotations: Mapping[str, str | None]) -> None:
         """Set annotations of a ControllerRevision, None removing one, under the resourceVersion seen.
@@ -132,7 +143,7 @@ class Performer:
     async def _write_assignment(self, owner: Owner, action: WriteAssignment) -> None:
         manifest = assignment_configmap(owner, action.pool, action.assignment, action.promoted_at)
         if action.resource_version is None:
-            await self._create(manifest)
+            await self._create(owner, manifest)
             return
         patch = {"metadata": {"annotations": manifest["metadata"]["annotations"]}, "data": manifest["data"]}
         written = await self._client.merge_patch(ref(manifest), patch, resource_version=action.resource_version)
@@ -181,7 +192,7 @@ class Performer:
             return
         live = await self._client.find(wanted)
         if live is None:
-            await self._create(admin_key(owner, secrets.token_bytes(KEY_BYTES), None, scope.rotation))
+            await self._create(owner, admin_key(owner, secrets.token_bytes(KEY_BYTES), None, scope.rotation))
             return
         _refuse_foreign(live, owner)
         renewed = admin_key(owner, secrets.token_bytes(KEY_BYTES), keys.current if keys else None, scope.rotation)
@@ -191,11 +202,18 @@ class Performer:
 
 
 def _refuse_foreign(live: Manifest, owner: Owner) -> None:
-    if not controlled_by(live, owner.uid):
-        resource = owner.resource
-        raise NotOursError(
-            f"{ref(live)} exists and {resource.kind} {resource.name} does not own it: rename one of them"
-        )
+    """Raises NotOursError for an object of something else; Conflict for one of a deleted resource of the same name,
+    which garbage collection is about to remove."""
+    if controlled_by(live, owner.uid):
+        return
+    resource = owner.resource
+    of_a_forerunner = any(
+        each.get("kind") == resource.kind and each.get("name") == resource.name
+        for each in live["metadata"].get("ownerReferences") or ()
+    )
+    if of_a_forerunner or live["metadata"].get("deletionTimestamp"):
+        raise Conflict(f"{ref(live)} belongs to a deleted {resource.kind} {resource.name} and is about to be removed")
+    raise NotOursError(f"{ref(live)} exists and {resource.kind} {resource.name} does not own it: rename one of them")
 
 
 def described(action: Action) -> dict[str, str | int]:

@@ -214,6 +214,8 @@ async def test_a_version_that_does_not_load_leaves_the_old_one_serving(world: Wo
         await world.until("Ready", "False")
     assert asking.failures == []
     assert set(asking.answers) == {2.0}
+    events = await world.client.list("Event", world.namespace)
+    assert any(each["reason"] == "LoadFailed" and each["type"] == "Warning" for each in events), events
     rows = {row["name"]: row for row in (await world.model())["status"]["revisions"]}
     failed = rows[(await world.model())["status"]["updateRevision"]]
     assert failed["state"] == "Failed"
@@ -347,6 +349,49 @@ async def test_a_missing_source_is_named(world: World, operator: OperatorProcess
     await world.apply(missing)
     message = await world.until("Validated", "False", "ReferenceNotFound")
     assert "nowhere" in message
+
+
+async def test_a_deployment_of_someone_else_is_left_alone(world: World, operator: OperatorProcess) -> None:
+    labels = {"app": "mine"}
+    container = {"name": "c", "image": "mine"}
+    foreign = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "scale-0", "namespace": world.namespace},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+    await world.client.create(foreign)
+    await world.apply(scale(world.namespace, 2))
+    message = await world.until("Degraded", "True", "ReconcileError")
+    assert "Deployment" in message
+    await world.client.delete(Ref("Deployment", world.namespace, "scale-0"))
+
+
+async def test_a_resource_deleted_and_made_again_at_once_comes_to_ready(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    await world.client.delete(Ref("InferenceModel", world.namespace, "scale"))
+    await world.apply(scale(world.namespace, 3))
+    await operator.until_logged("precondition_failed")
+    # As garbage collection does: what the deleted resource owned goes.
+    gone = [
+        Ref(kind, world.namespace, each["metadata"]["name"])
+        for kind in ("Deployment", "ConfigMap", "Secret", "Service", "PodDisruptionBudget", "ControllerRevision")
+        for each in await world.client.list(kind, world.namespace, label_selector="podium.dev/model=scale")
+    ]
+    uid = (await world.model())["metadata"]["uid"]
+    for each in gone:
+        live = await world.client.find(each)
+        if live is not None and live["metadata"]["ownerReferences"][0]["uid"] != uid:
+            await world.client.delete(each, uid=live["metadata"]["uid"])
+    await world.until("Ready", "True")
+    assert (await world.ask())[0] == 3.0
 
 
 async def test_a_service_of_someone_else_is_left_alone(world: World, operator: OperatorProcess) -> None:

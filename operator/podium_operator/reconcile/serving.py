@@ -169,8 +169,8 @@ class Serving:
             or any(pool.stamp is not None and pool.stamp.shape_hash == record.hashes.shape for pool in observed.pools)
         ):
             return None
-        ordinal = max((pool.ordinal for pool in observed.pools), default=-1) + 1
-        pool = names.pool(desired.owner.resource.name, ordinal)
+        # A name that no pool has, so that nothing there is can be in the way.
+        pool = names.bounded(desired.owner.resource.name, "validation")
         live = (resource.spec.rollout, resource.spec.pod_metadata)
         try:
             await self._performer.dry_run(deployment(desired.owner, pool, record, desired.replicas, live))
