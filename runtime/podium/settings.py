@@ -42,13 +42,13 @@ class Settings(BaseSettings):
     state_dir: Path = Path(keys.STATE_DIR)
     """Writable directory that outlives the container but not the pod: accepted assignment and artifact cache."""
     arena_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
-    """Size of the shared-memory arena; None: a tenth of the memory limit, between 32 MiB and 1 GiB."""
+    """Size of the shared-memory arena; None: twice the largest body, at most a tenth of the memory limit, at least 32 MiB."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
     """Largest request body."""
     max_json_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
     """Largest JSON part of a request; larger tensors go as binary."""
     mount_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """How often the mounted assignment (or the files given to `podium serve -f`) are looked at."""
+    """How often the mounted assignment is looked at."""
     artifact_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Longest silence of an artifact store before the attempt counts as failed."""
     artifact_attempts: Annotated[int, Field(ge=1, le=20)] = 4
