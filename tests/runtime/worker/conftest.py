@@ -38,10 +38,12 @@ async def pod(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PodReso
 @pytest_asyncio.fixture(loop_scope="module")
 async def groups(pod: PodResources, tmp_path: Path) -> AsyncIterator[GroupMaker]:
     """Starts worker groups from model code and stops them; then the arena must be as it was."""
+    before = children()
     maker = GroupMaker(pod, tmp_path)
     yield maker
     await maker.stop()
     pod.arena.ledger.check_integrity()
     assert pod.arena.stats().slots == 0, "leases are left"
-    servers = {pod.fork_servers.pid(kind) for kind in pod.fork_servers.kinds()}
-    await eventually(lambda: children() <= servers | {None}, within_s=10, what="no worker is left")
+    pids = (pod.fork_servers.pid(kind) for kind in pod.fork_servers.kinds())
+    servers = {pid for pid in pids if pid is not None}
+    await eventually(lambda: children() <= before | servers, within_s=10, what="no worker is left")

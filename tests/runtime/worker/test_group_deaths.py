@@ -264,19 +264,6 @@ async def test_a_warm_up_that_raises_keeps_no_worker_from_its_work(groups: Group
     assert len(groups.begun()) == 3
 
 
-async def test_a_batch_that_nobody_waits_for_any_more_is_not_begun(groups: GroupMaker) -> None:
-    group = await groups.start(CONTROLLED)
-    (pid,) = group.stats().pids
-    os.kill(pid, signal.SIGSTOP)
-    unwanted = asyncio.create_task(ask(group, column(WORK)))
-    await eventually(lambda: group.stats().in_flight == 1)
-    unwanted.cancel()
-    await asyncio.gather(unwanted, return_exceptions=True)
-    os.kill(pid, signal.SIGCONT)
-    np.testing.assert_array_equal(await ask(group, column(WORK, WORK)), column(2, 2))
-    assert [rows for _, rows in groups.begun()] == [2]
-
-
 async def test_restarts_leave_no_descriptor_open(groups: GroupMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("podium.serving.supervisor.FIRST_BACKOFF_S", 0.001)
     group = await groups.start(CONTROLLED)
