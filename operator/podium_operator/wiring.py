@@ -168,6 +168,7 @@ class Operator:
             events=events,
             transitions=lambda: elector.transitions,
             runtime_image=self._settings.runtime_image,
+            wake=self._queue.add,
             now=lambda: datetime.now(UTC),
         )
         return {MODEL: ModelReconciler(parts), PIPELINE: PipelineReconciler(parts)}

@@ -485,6 +485,21 @@ async def test_a_pipeline_takes_the_promoted_revision_of_a_member_with_pods_of_i
     assert (await world.model(*CHAIN))["status"]["updateRevision"] == first
 
 
+async def test_a_pipeline_follows_the_promotion_of_its_member_at_once(world: World, operator: OperatorProcess) -> None:
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    await world.apply(chain(world.namespace, {"modelRef": {"name": "scale"}}))
+    await world.until("Ready", "True", of=CHAIN)
+    await world.apply(scale(world.namespace, 3))
+    await world.until("Ready", "True")
+
+    async def tenfold() -> bool:
+        return await run_chain(world, 1.0) == 30.0
+
+    # Well below the half minute after which a settled resource is looked at anyway.
+    await eventually(tenfold, within_s=20)
+
+
 async def test_a_graph_that_cannot_run_is_refused_with_step_and_edge(world: World, operator: OperatorProcess) -> None:
     await world.apply(scale(world.namespace, 2, replicas=0))
     broken = chain(world.namespace, {"modelRef": {"name": "scale"}})

@@ -1,5 +1,6 @@
 """Writes the status where it changed, and an Event for each transition that people care about."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -30,10 +31,12 @@ def read_status(manifest: Manifest) -> ServingStatus:
 class Reporter:
     """Keeps nothing: what was said before is read from the resource."""
 
-    def __init__(self, client: KubeClient, cache: Cache, events: Events) -> None:
+    def __init__(self, client: KubeClient, cache: Cache, events: Events, wake: Callable[[Key], None]) -> None:
+        """`wake`: has a resource looked at soon."""
         self._client = client
         self._cache = cache
         self._events = events
+        self._wake = wake
 
     async def report(self, key: Key, subject: Subject, observed: Observed, judgement: Judgement, now: datetime) -> None:
         """Write the status if it differs from the live one. Raises KubeError."""
@@ -55,6 +58,10 @@ class Reporter:
         )
         self._cache.wrote(written)
         self._tell(manifest, live, status)
+        if status.current_revision != live.current_revision:
+            # The watch takes this for our own write, and wakes nobody: pipelines pin what was promoted.
+            for pipeline in self._cache.users(key):
+                self._wake(pipeline)
 
     def _tell(self, manifest: Manifest, before: ServingStatus, after: ServingStatus) -> None:
         for kind in (ConditionType.PROGRESSING, ConditionType.AVAILABLE, ConditionType.VALIDATED):

@@ -62,6 +62,8 @@ class Parts:
     """The fencing number of the Lease. Raises LeaseLost where this process does not lead."""
     runtime_image: str
     """Image of resources that name none."""
+    wake: Callable[[Key], None]
+    """Has a resource looked at soon."""
     now: Callable[[], datetime]
 
 
@@ -91,7 +93,7 @@ class Serving:
         self._parts = parts
         self._observer = Observer(parts.cache, parts.pods)
         self._performer = Performer(parts.client, parts.cache, parts.pods)
-        self._reporter = Reporter(parts.client, parts.cache, parts.events)
+        self._reporter = Reporter(parts.client, parts.cache, parts.events, parts.wake)
 
     def begin(self, key: Key) -> Subjected | None:
         """The resource as it is now; None where it is gone or on its way out: its children go with it."""
