@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     state_dir: Path = Path(keys.STATE_DIR)
     """Writable directory that outlives the container but not the pod: accepted assignment and artifact cache."""
     arena_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
-    """Size of the shared-memory arena; None: twice the largest body, at most a tenth of the memory limit, at least 32 MiB."""
+    """Size of the shared-memory arena; None: two of the largest bodies, within 32 MiB and a tenth of the memory."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
     """Largest request body."""
     max_json_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
