@@ -11,6 +11,7 @@ from .kubectl import Kubectl
 from .models import Chain, Scaler
 from .served import Served
 from .store import Store
+from .waiting import eventually
 
 
 def create(admin: Kubectl, name: str) -> Kubectl:
@@ -44,6 +45,7 @@ class Space:
         """Apply a resource and return its handle once it is Ready and answers right."""
         handle = self.applied(wanted)
         handle.ready()
+        eventually(f"the Service of {wanted.name} leads to its pods", handle.leads_somewhere, bool, timeout=10)
         value, _ = handle.answer(3)
         assert value == 3 * wanted.scale, f"3 -> {value} from {json.dumps(handle.get()['status'])[:2000]}"
         return handle

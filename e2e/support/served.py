@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from e2e.probers.http1 import RequestError
 from e2e.probers.probe import Probe
 
 from podium_crds.keys import ADMIN_KEY_DIR, ADMIN_PORT, DATA_PORT, LABEL_MODEL, LABEL_PIPELINE
@@ -107,6 +108,15 @@ class Served:
         got = oip.ask(host, port, self.name, value)
         assert got.status == 200, f"{got.status}: {got.body.decode(errors='replace')[:2000]}"
         return oip.number(got.body.decode()), got.headers.get("podium-revision", "")
+
+    def leads_somewhere(self) -> bool:
+        """Whether the nodes route the Service yet: they may learn of an endpoint a moment after the API server has."""
+        host, port = self.address()
+        try:
+            oip.ask(host, port, self.name, 1)
+        except RequestError:
+            return False
+        return True
 
     def answer_of(self, pod: Object, value: float = 1.0) -> tuple[float, str]:
         """The same from one pod, past the Service."""
