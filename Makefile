@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help setup lint format typecheck test test-quick e2e demo demo-down cluster-up cluster-down crds chart-golden images lock bench ci clean
+.PHONY: help setup lint format test test-quick e2e demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -36,6 +36,7 @@ lint: setup ## Formatting, lint rules, types, import contracts, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m podium_crds.generate --check
+	$(BIN)/python charts/sync_crds.py --check
 
 format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
@@ -66,10 +67,15 @@ crds: setup ## Generate the CRDs from the types, and the copy of them in the cha
 	$(BIN)/python -m podium_crds.generate
 	$(BIN)/python charts/sync_crds.py
 
+chart-golden: setup ## Render the chart's golden files again, to be read in the diff
+	$(BIN)/python -m tests.chart.rendering
+
 lock: setup ## Pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --all-extras --upgrade -o requirements/dev.txt
 	for extra in operator runtime; do $(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt; done
 	$(LOCK) pyproject.toml --extra runtime --extra torch -c requirements/dev.txt -o requirements/runtime-torch.txt
+	echo 'hatchling>=1.27' | $(LOCK) - -o images/build-requirements.txt
+	printf 'moto[s3]\nflask\nflask-cors\n' | $(LOCK) - -c requirements/dev.txt -o images/store/requirements.txt
 
 bench: setup ## Measure: every benchmark, or NAME=coldstart|footprint; writes benchmarks/results
 	$(BIN)/python -m benchmarks $(NAME)

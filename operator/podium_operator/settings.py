@@ -2,7 +2,6 @@
 
 import os
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,14 +18,6 @@ class UnknownSettingError(ValueError):
     """The environment names settings that do not exist: a misspelt one must not be ignored."""
 
 
-class PullPolicy(StrEnum):
-    """When a node pulls the runtime image."""
-
-    ALWAYS = "Always"
-    IF_NOT_PRESENT = "IfNotPresent"
-    NEVER = "Never"
-
-
 class Settings(BaseSettings):
     """All that can be set about an operator process. Frozen; unknown variables with the prefix are refused."""
 
@@ -39,9 +30,6 @@ class Settings(BaseSettings):
 
     runtime_image: str = "podium-runtime:latest"
     """Runtime image of resources that name none; pinned into their revision when it is made."""
-
-    image_pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
-    """Pull policy of resources that name none."""
 
     pod_admin_port: Annotated[int, Field(ge=1, le=65535)] = 8081
     """Admin port of runtime pods."""

@@ -71,7 +71,7 @@ def test_the_operator_comes_without_torch() -> None:
     assert "torch" not in pinned(REPOSITORY / "requirements" / "operator.txt")
 
 
-@pytest.mark.parametrize("path", ["images/store/requirements.txt"])
+@pytest.mark.parametrize("path", ["images/store/requirements.txt", "requirements/operator.txt"])
 def test_what_images_pin_is_what_the_tests_run_with(path: str) -> None:
     tested = pinned(REPOSITORY / "requirements" / "dev.txt")
     used = pinned(REPOSITORY / path)
