@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,3 @@ class Model:
 def defines_infer_batch(model: object) -> bool:
     """True where the model's class has an `infer_batch` of its own."""
     return callable(getattr(model, "infer_batch", None))
-
-
-InferBatch = Sequence[Mapping[str, Any]]
