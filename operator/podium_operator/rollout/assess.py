@@ -7,7 +7,7 @@ from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ResolvedStrategy, RolloutPlan
 from podium_operator.rollout import failures
-from podium_operator.rollout.capacity import routable_count, serves, unreachable
+from podium_operator.rollout.capacity import routable, routable_count, serves, unreachable
 from podium_operator.state import Desired, Facts, Observed, Pool, Problem, Stage
 from podium_operator.times import parse_time, rfc3339
 
@@ -50,7 +50,7 @@ def failure(observed: Observed, desired: Desired) -> Problem | None:
 def facts(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> Facts:
     """The facts of this pass."""
     pods = [pod for pool in observed.pools for pod in pool.pods]
-    complete = _complete(observed, desired, verdict)
+    complete = _complete(observed, desired, now, verdict)
     problem = None if desired.replicas == 0 else _problem(observed, desired, now, verdict)
     stage = _stage(desired, verdict, problem, complete=complete)
     settled = stage in (Stage.SETTLED, Stage.SCALED_TO_ZERO)
@@ -58,7 +58,7 @@ def facts(observed: Observed, desired: Desired, now: datetime, verdict: Verdict)
         stage=stage,
         target=desired.target.name,
         current=_current(observed, desired, verdict, complete=complete),
-        available=any(serves(pod) for pod in pods),
+        available=any(routable(pod, desired.rollout, now) for pod in pods),
         complete=complete,
         problem=None if settled else problem,
         waiting="" if stage is Stage.SCALED_TO_ZERO else verdict.waiting,
@@ -69,15 +69,18 @@ def facts(observed: Observed, desired: Desired, now: datetime, verdict: Verdict)
     )
 
 
-def missing(desired: Desired, home: Pool | None) -> str:
+def missing(desired: Desired, home: Pool | None, now: datetime) -> str:
     """Which pods are still waited for; empty where none is."""
     target = desired.target.name
-    serving = sum(serves(pod, target) for pod in home.pods) if home is not None else 0
-    return f"{serving} of {desired.replicas} pods serve {target}" if serving < desired.replicas else ""
+    serving = [pod for pod in home.pods if serves(pod, target)] if home is not None else []
+    if len(serving) < desired.replicas:
+        return f"{len(serving)} of {desired.replicas} pods serve {target}"
+    fresh = sum(not routable(pod, desired.rollout, now) for pod in serving)
+    return f"routers to know of {fresh} new pods ({desired.rollout.propagation_seconds} s)" if fresh else ""
 
 
-def _complete(observed: Observed, desired: Desired, verdict: Verdict) -> bool:
-    """Whether the target serves alone. Once so, losing or adding a pod of it does not undo that."""
+def _complete(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> bool:
+    """Whether the target serves alone, and routers know. Once so, losing or adding a pod of it does not undo that."""
     target = desired.target.name
     if verdict.goal != target or verdict.home is None or verdict.home.promoted != target:
         return False
@@ -86,9 +89,10 @@ def _complete(observed: Observed, desired: Desired, verdict: Verdict) -> bool:
         return False
     if desired.current == target:
         return True
-    serving = sum(serves(pod, target) for pod in verdict.home.pods)
-    bearing = sum(serves(pod) for pod in verdict.home.pods)
-    return serving >= desired.replicas and serving == bearing
+    bearing = [pod for pod in verdict.home.pods if serves(pod)]
+    if not all(serves(pod, target) for pod in bearing):
+        return False
+    return sum(routable(pod, desired.rollout, now) for pod in bearing) >= desired.replicas
 
 
 def _problem(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> Problem | None:
@@ -109,7 +113,7 @@ def _problem(observed: Observed, desired: Desired, now: datetime, verdict: Verdi
             f"the admin port (8081) of {names} does not answer: {silent[0].unreachable}; where NetworkPolicies apply, "
             "add one that lets the operator's pods reach port 8081",
         )
-    return None if _complete(observed, desired, verdict) else _overdue(observed, desired, now, verdict)
+    return None if _complete(observed, desired, now, verdict) else _overdue(observed, desired, now, verdict)
 
 
 def _overdue(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> Problem | None:

@@ -184,7 +184,7 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
     actions += _restore(observed, context)
     actions += _replicas(observed, context, course)
     actions += history.pins(observed)
-    waiting = waiting or assess.missing(desired, course.home)
+    waiting = waiting or assess.missing(desired, course.home, now)
     verdict = Verdict(
         course.goal,
         course.home,
