@@ -15,7 +15,9 @@ from contextlib import ExitStack
 import pytest
 from e2e.clusters.base import Cluster, ClusterError
 from e2e.clusters.kubectl import kubectl as administer
+from e2e.clusters.paths import state_dir
 from e2e.clusters.select import select
+from e2e.clusters.shell import locked
 from e2e.support import agents, dumps, models
 from e2e.support.agents import Agent
 from e2e.support.installation import NAMESPACE, RELEASE, Images, Installation, build
@@ -60,7 +62,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def alone() -> Iterator[None]:
+    """One run at a time: a run replaces the operator and drains nodes, which another run would take for faults."""
+    with locked(state_dir().with_name("e2e.lock"), timeout=3600):
+        yield
+
+
+@pytest.fixture(scope="session")
+def cluster(alone: None) -> Iterator[Cluster]:  # noqa: ARG001 - held, not used
     """A cluster of two nodes; taken down at the end if it was brought up here."""
     chosen = select()
     ours = not _answers(chosen)

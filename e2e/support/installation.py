@@ -82,9 +82,10 @@ class Installation:
         self.kubectl.delete("namespace", NAMESPACE)
 
     def remove_crds(self) -> None:
-        """Remove the CRDs, and with them every resource."""
-        for plural in ("inferencemodels", "inferencepipelines"):
-            self.kubectl.delete("crd", f"{plural}.podium.dev")
+        """Remove the CRDs, unless somebody has resources of theirs left."""
+        for plural in ("inferencemodels.podium.dev", "inferencepipelines.podium.dev"):
+            if not self.kubectl.list(plural, everywhere=True):
+                self.kubectl.delete("crd", plural)
 
     def helm(self, *arguments: str) -> str:
         """One helm command in the release's namespace."""
