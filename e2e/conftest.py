@@ -61,23 +61,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture(scope="session")
-def alone() -> Iterator[None]:
-    """One run at a time: a run replaces the operator and drains nodes, which another run would take for faults."""
+@pytest.fixture(scope="session", autouse=True)
+def whole_run() -> Iterator[Cluster]:
+    """The cluster of the run: taken down at the end if it was brought up here. One run at a time.
+
+    Another run would replace the operator and drain nodes, which this one would take for faults.
+    """
     with locked(state_dir().with_name("e2e.lock"), timeout=3600):
-        yield
+        chosen = select()
+        ours = not _answers(chosen)
+        chosen.up()
+        yield chosen
+        if ours and not _keep():
+            chosen.down()
 
 
 @pytest.fixture(scope="session")
-def cluster(alone: None) -> Iterator[Cluster]:  # noqa: ARG001 - held, not used
-    """A cluster of two nodes; taken down at the end if it was brought up here."""
-    chosen = select()
-    ours = not _answers(chosen)
-    chosen.up()
-    _check_reachable(Kubectl(chosen.kubeconfig))
-    yield chosen
-    if ours and not _keep():
-        chosen.down()
+def cluster(whole_run: Cluster) -> Cluster:
+    """A cluster of two nodes, whose Services and pods this machine can reach."""
+    _check_reachable(Kubectl(whole_run.kubeconfig))
+    return whole_run
 
 
 @pytest.fixture(scope="session")
