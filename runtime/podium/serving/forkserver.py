@@ -107,6 +107,11 @@ class ForkServers:
             self._forget(kind, server)
             raise
 
+    def prepare(self, kind: EngineKind) -> None:
+        """Has the libraries of that kind imported, unless they are or cannot be now. Does not wait."""
+        if kind not in self._starting:
+            self._begin(kind)
+
     def kinds(self) -> tuple[EngineKind, ...]:
         """Engine kinds that have, or are getting, a fork server."""
         return tuple(self._starting)
@@ -131,12 +136,9 @@ class ForkServers:
         await asyncio.gather(*self._ending)
 
     async def _server(self, kind: EngineKind) -> ForkServer:
-        task = self._starting.get(kind)
+        task = self._starting.get(kind) or self._begin(kind)
         if task is None:
-            if self._closing or asyncio.get_running_loop().time() < self._not_before.get(kind, 0.0):
-                raise ForkServerUnavailable("the fork server failed a moment ago")
-            task = asyncio.create_task(self._start(kind), name=f"fork-server-{kind.value}")
-            self._starting[kind] = task
+            raise ForkServerUnavailable("the fork server failed a moment ago")
         try:
             return await asyncio.shield(task)
         except ForkServerUnavailable as error:
@@ -144,6 +146,15 @@ class ForkServers:
                 log.warning("fork_server_unavailable", engine=kind.value, message=str(error))
                 self._forget(kind, None)
             raise
+
+    def _begin(self, kind: EngineKind) -> asyncio.Task[ForkServer] | None:
+        """Starts one; None while closing, or too soon after a failure."""
+        if self._closing or asyncio.get_running_loop().time() < self._not_before.get(kind, 0.0):
+            return None
+        task = asyncio.create_task(self._start(kind), name=f"fork-server-{kind.value}")
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # a failure is met by the next fork
+        self._starting[kind] = task
+        return task
 
     async def _start(self, kind: EngineKind) -> ForkServer:
         server = await ForkServer.start(kind)

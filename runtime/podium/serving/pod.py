@@ -103,6 +103,11 @@ class PodResources:
         self._next_device += 1
         return device
 
+    def prepare(self, engine: EngineSpec) -> None:
+        """Has the engine's libraries imported meanwhile, if its workers will be forked. Does not wait."""
+        if self._forks(engine, "cuda" if self.devices and engine.device != "Cpu" else "cpu"):
+            self.fork_servers.prepare(engine.kind)
+
     async def launch(self, engine: EngineSpec, bootstrap: Bootstrap, journal_fd: int) -> ChildProcess:
         """A worker process, forked where that is safe, else spawned. Raises OSError. `journal_fd` stays the caller's.
 
@@ -131,14 +136,17 @@ class PodResources:
         return child
 
     async def _forked(self, engine: EngineSpec, device: str, fds: tuple[int, int, int]) -> ChildProcess | None:
-        # CUDA does not survive a fork, and a library's thread pool is fixed when it is imported.
-        fits = device == "cpu" and (engine.kind is EngineKind.TORCH or engine.threads == 1)
-        if not (fits and self.options.use_fork_server):
+        if not self._forks(engine, device):
             return None
         try:
             return await self.fork_servers.fork(engine.kind, fds)
         except ForkServerUnavailable:
             return None
+
+    def _forks(self, engine: EngineSpec, device: str) -> bool:
+        # CUDA does not survive a fork, and a library's thread pool is fixed when it is imported.
+        fits = device == "cpu" and (engine.kind is EngineKind.TORCH or engine.threads == 1)
+        return fits and self.options.use_fork_server
 
     def _waits_for(self, pid: int) -> bool:
         return pid in self._children or any(pid == self.fork_servers.pid(kind) for kind in EngineKind)

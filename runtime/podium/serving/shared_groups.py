@@ -59,6 +59,7 @@ class SharedGroups:
         if shared is None:
             shared = SharedGroup(member)
             self._groups.append(shared)
+            self._pod.prepare(member.engine)  # torch takes seconds to import: let it do so while the artifact comes
         shared.holders += 1
         return shared
 

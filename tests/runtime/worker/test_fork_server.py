@@ -120,3 +120,18 @@ async def test_a_child_that_somebody_waits_for_is_never_collected() -> None:
     reaper = Reaper(lambda pid: pid == child)
     assert not reaper.look() + reaper.look() + reaper.look()
     assert collect(child) == child
+
+
+async def test_libraries_are_imported_before_the_first_worker_is_asked_for(groups: GroupMaker) -> None:
+    engine = groups.member().engine
+    groups.pod.prepare(engine)
+    prepared = await eventually(lambda: groups.pod.fork_servers.pid(engine.kind))
+    parent, *_ = await facts(groups)
+    groups.pod.prepare(engine)
+    assert groups.pod.fork_servers.pid(engine.kind) == prepared
+    assert parent == os.getpid()
+
+
+async def test_nothing_is_imported_ahead_for_workers_that_will_be_spawned(groups: GroupMaker) -> None:
+    groups.pod.prepare(groups.member(engine={"threads": 2}).engine)
+    assert groups.pod.fork_servers.kinds() == ()
