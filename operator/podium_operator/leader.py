@@ -121,10 +121,15 @@ class Elector:
         lease, self._lease = self._lease, None
         if lease is None:
             return
-        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
         with contextlib.suppress(OperatorError, TimeoutError):
             async with asyncio.timeout(_CALL_TIMEOUT_S):
-                await self._client.replace({**lease, "spec": spec})
+                try:
+                    await self._client.replace(_given_up(lease))
+                except Conflict:  # a renewal that was cut short had been written
+                    found = await self._client.find(self._config.ref)
+                    if found is None or not _same_term(found, lease):
+                        return
+                    await self._client.replace(_given_up(found))
                 log.info("lease_released", identity=self._config.identity)
 
     async def _try_acquire(self) -> bool:
@@ -174,11 +179,9 @@ class Elector:
                 found = await self._client.find(self._config.ref)
         except (OperatorError, TimeoutError):
             return
-        ours = self._lease["spec"]
-        spec = (found or {}).get("spec") or {}
-        same = all(spec.get(name) == ours.get(name) for name in ("holderIdentity", "leaseTransitions"))
-        if found is None or not same:
-            raise self._lost(f"is held by {spec.get('holderIdentity') or 'nobody'} now")
+        if found is None or not _same_term(found, self._lease):
+            holder = ((found or {}).get("spec") or {}).get("holderIdentity")
+            raise self._lost(f"is held by {holder or 'nobody'} now")
         self._lease = found
 
     def _own(self, written: Manifest, sent_at: float) -> None:
@@ -204,3 +207,15 @@ class Elector:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _given_up(lease: Manifest) -> Manifest:
+    """The same Lease, free to take at once."""
+    freed = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+    return {**lease, "spec": {**lease["spec"], **freed}}
+
+
+def _same_term(found: Manifest, ours: Manifest) -> bool:
+    """Whether the Lease found is still the one that we took."""
+    spec = found.get("spec") or {}
+    return all(spec.get(name) == ours["spec"].get(name) for name in ("holderIdentity", "leaseTransitions"))

@@ -72,6 +72,17 @@ async def test_a_released_lease_is_taken_at_once_with_a_higher_fencing_number(
     assert lease["spec"]["leaseTransitions"] == 1
 
 
+async def test_a_lease_is_released_although_the_answer_of_its_last_renewal_was_lost(
+    candidate: Candidate, control_plane: ControlPlane, client: KubeClient, namespace: str
+) -> None:
+    elector = candidate("first")
+    await elector.acquire()
+    control_plane.kubectl("annotate", "lease", "operator", "-n", namespace, "renewed=unheard")
+    await elector.release()
+    lease = await client.get(Ref("Lease", namespace, "operator"))
+    assert lease["spec"]["holderIdentity"] == ""
+
+
 async def test_a_silent_leader_has_stopped_before_another_begins(candidate: Candidate) -> None:
     first, second = candidate("first"), candidate("second")
     await first.acquire()
