@@ -322,7 +322,6 @@ class SimulatedCluster:
         for name in wanted - pod.held.keys():
             pod.held[name] = Held(RevisionState.LOADING, self.now + timedelta(seconds=LOAD_S))
             self.tried.setdefault(name, set()).add(pod.name)
-            assert len(pod.held) <= 2, f"{pod.name} holds {sorted(pod.held)}"
         for name, held in pod.held.items():
             if held.state is RevisionState.LOADING and held.loaded_at <= self.now:
                 held.state = RevisionState.FAILED if name in self.fails else RevisionState.READY
@@ -338,6 +337,7 @@ class SimulatedCluster:
         for name in list(pod.held):
             if name not in named and pod.held[name].state is not RevisionState.ACTIVE:
                 del pod.held[name]
+        assert len(pod.held) <= 2, f"{pod.name} holds {sorted(pod.held)}"
         if pod.active is not None and pod.ready_since is None:
             pod.ready_since = self.now
 

@@ -89,6 +89,8 @@ def _complete(observed: Observed, desired: Desired, now: datetime, verdict: Verd
         return False
     if desired.current == target:
         return True
+    if desired.replicas == 0:
+        return False  # nothing has shown yet that it works
     bearing = [pod for pod in verdict.home.pods if serves(pod)]
     if not all(serves(pod, target) for pod in bearing):
         return False
