@@ -14,8 +14,8 @@ from .served import Served, is_ready, restarts
 from .waiting import eventually
 from .watching import Watch
 
-_WATCH_DELAY_S = 0.03
-"""How long an event of a watch may be on its way."""
+_WATCH_DELAY_S = 0.15
+"""Longer than an event of a watch is on its way on a busy machine, so that a slice is never the second too many."""
 
 
 def operator_process(installation: Installation, agents: dict[str, Agent]) -> tuple[Agent, Process]:
