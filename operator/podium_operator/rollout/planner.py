@@ -30,6 +30,7 @@ from podium_operator.rollout.assess import Verdict
 from podium_operator.rollout.assignments import Sources, compiled, next_generation
 from podium_operator.rollout.capacity import serves, worth_keeping
 from podium_operator.rollout.changes import Cost, announced
+from podium_operator.rollout.failures import reported_failure
 from podium_operator.rollout.strategy import Resolution, resolve
 from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool, Problem, Stage
 
@@ -103,9 +104,7 @@ def fallback(observed: Observed, desired: Desired) -> str | None:
     target = desired.target.name
     ranked = [pool for pool in ranked_pools(observed, desired) if pool.promoted != target]
     for pool in ranked:
-        if pool.promoted in observed.revisions and (
-            pool.promoted == desired.current or any(p.ready for p in pool.pods)
-        ):
+        if pool.promoted in observed.revisions and _has_served(pool, desired):
             return pool.promoted
     for pool in observed.pools:
         for name in pool.warm:
@@ -113,6 +112,13 @@ def fallback(observed: Observed, desired: Desired) -> str | None:
             if pool.promoted == target and known is not None and known.quarantine is None:
                 return name
     return None
+
+
+def _has_served(pool: Pool, desired: Desired) -> bool:
+    """Whether the pool's revision is the last good one, or serves and fails nowhere."""
+    if pool.promoted is None or pool.promoted == desired.current:
+        return pool.promoted is not None
+    return any(serves(pod, pool.promoted) for pod in pool.pods) and not reported_failure(pool.pods, pool.promoted)
 
 
 def ranked_pools(observed: Observed, desired: Desired) -> list[Pool]:
@@ -142,7 +148,9 @@ def set_course(observed: Observed, desired: Desired) -> Course:
     assert base.promoted is not None
     if goal != target.name:
         return Course(goal, base, kept)  # the fallback is warm in this pool
-    return _towards_target(observed, desired, base, occupied=[pool for pool in ranked if pool.live_pods])
+    return _towards_target(
+        observed, desired, base, occupied=[pool for pool in ranked if pool.live_pods or pool.replicas]
+    )
 
 
 def _towards_target(observed: Observed, desired: Desired, base: Pool, occupied: list[Pool]) -> Course:
