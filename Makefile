@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help setup lint format test test-quick e2e demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
+.PHONY: help setup lint format test test-quick fuzz e2e demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test: setup ## Everything that needs no node: units, real processes, the operato
 
 test-quick: setup ## The tests that need no API server
 	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration
+
+fuzz: setup ## The property tests with examples that no run had before (make test repeats the same ones)
+	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile search
 
 e2e: setup ## The end-to-end suite on a real cluster (brings one up and takes it down again)
 	$(BIN)/python -m pytest e2e -c e2e/pytest.ini

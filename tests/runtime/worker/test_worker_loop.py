@@ -4,6 +4,7 @@ import os
 import textwrap
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.support.waiting import eventually
 
 from podium.ipc.arena import Arena
 from podium.ipc.bootstrap import Bootstrap
-from podium.ipc.channel import Broker, WorkerChannel
+from podium.ipc.channel import Broker, PeerGone, WorkerChannel
 from podium.ipc.descriptor import Descriptor, Inline
 from podium.ipc.journal import Journal, create_journal
 from podium.ipc.protocol import Cancel, Dispatch, Failure, FromWorker, Hello, LoadFailed, Ready, Reply, Stop, ToWorker
@@ -80,7 +81,7 @@ class Conversation:
         return self.heard
 
     async def end(self) -> None:
-        if self._thread.is_alive():
+        with suppress(PeerGone):  # it has ended, or is about to
             self.say(Stop(EPOCH))
         await eventually(lambda: not self._thread.is_alive(), within_s=10)
         self.broker.close()
