@@ -100,7 +100,7 @@ def _superseded_leader(observed: Observed, desired: Desired) -> Plan:
 
 
 def fallback(observed: Observed, desired: Desired) -> str | None:
-    """What serves instead of a target that failed: another pool's revision, else one kept warm, else none."""
+    """What serves instead of a target that failed: another pool's revision, one kept warm, or the last good one."""
     target = desired.target.name
     ranked = [pool for pool in ranked_pools(observed, desired) if pool.promoted != target]
     for pool in ranked:
@@ -111,7 +111,9 @@ def fallback(observed: Observed, desired: Desired) -> str | None:
             known = observed.revisions.get(name)
             if pool.promoted == target and known is not None and known.quarantine is None:
                 return name
-    return None
+    # Nowhere any more (the version was changed while nothing ran, say), but known to work.
+    last_good = observed.revisions.get(desired.current or "")
+    return last_good.name if last_good is not None and last_good.name != target else None
 
 
 def _has_served(pool: Pool, desired: Desired) -> bool:
@@ -147,7 +149,8 @@ def set_course(observed: Observed, desired: Desired) -> Course:
     base = ranked[0]
     assert base.promoted is not None
     if goal != target.name:
-        return Course(goal, base, kept)  # the fallback is warm in this pool
+        shape = observed.revisions[goal].record.hashes.shape
+        return Course(goal, base if base.stamp is None or base.stamp.shape_hash == shape else None, kept)
     return _towards_target(
         observed, desired, base, occupied=[pool for pool in ranked if pool.live_pods or pool.replicas]
     )

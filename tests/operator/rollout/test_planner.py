@@ -422,3 +422,13 @@ def test_a_broken_first_version_gives_its_gpu_back_to_a_corrected_one() -> None:
     wanted, _ = settle(world, broken, until=lambda _, f: f.stage is Stage.FAILED)
     new, _ = settle(world, retargeted(wanted, desired("1", env=[{"name": "A", "value": "b"}], **gpu)))
     assert world.serving() == [new.target.name]
+
+
+def test_a_version_that_was_changed_while_nothing_ran_and_fails_gives_way_to_the_last_good_one() -> None:
+    world, old = running()
+    zero, _ = settle(world, retargeted(old, desired("1", replicas=0)), until=lambda w, _: not w.pods)
+    broken = desired("2")
+    world.fails.add(broken.target.name)
+    zero, _ = settle(world, retargeted(zero, desired("2", replicas=0)), until=lambda w, _: len(w.revisions) == 2)
+    settle(world, retargeted(zero, broken), until=lambda w, f: f.stage is Stage.FAILED and bool(w.serving()))
+    assert world.serving() == [old.target.name]
