@@ -75,8 +75,9 @@ chart-golden: setup ## Render the chart's golden files again, to be read in the 
 
 lock: setup ## Pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --all-extras --upgrade -o requirements/dev.txt
-	for extra in operator runtime; do $(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt; done
-	$(LOCK) pyproject.toml --extra runtime --extra torch -c requirements/dev.txt -o requirements/runtime-torch.txt
+	$(LOCK) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
+	$(LOCK) pyproject.toml --extra runtime --extra onnx --extra otel -c requirements/dev.txt -o requirements/runtime.txt
+	$(LOCK) pyproject.toml --extra runtime --extra onnx --extra otel --extra torch -c requirements/dev.txt -o requirements/runtime-torch.txt
 	echo 'hatchling>=1.27' | $(LOCK) - -o images/build-requirements.txt
 	printf 'moto[s3]\nflask\nflask-cors\n' | $(LOCK) - -c requirements/dev.txt -o images/store/requirements.txt
 
