@@ -289,8 +289,8 @@ class Report(Lenient):
     ready: bool = False
     draining: bool = False
     assigned: tuple[str, ...] | None = None
-    """Revisions that the assignment in force names. `revisions` may list more: those on their way out, and those that
-    the mounted copy still names. None: a release that does not say."""
+    """Revisions that the assignment in force names. `revisions` may list more: those on their way out.
+    None: a release that does not say."""
     promoted: str | None = None
     revisions: tuple[RevisionReport, ...] = ()
     memory_limit_bytes: int | None = None

@@ -141,8 +141,7 @@ async def serve_pod(settings: Settings) -> None:
             settings.assignment_dir,
             settings.state_dir,
             settings.pod_uid,
-            lambda assignment, mounted: _ignore(residents.apply(assignment, mounted)),
-            residents.observe_mounted,
+            lambda assignment: _ignore(residents.apply(assignment)),
         )
         await desk.restore()  # before anybody can push
         admin = await _open_admin(settings, residents, desk)

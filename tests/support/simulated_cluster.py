@@ -1,7 +1,7 @@
 """A world for the planner alone: Deployments make pods, pods load revisions, mounts lag. No I/O, its own clock.
 
 It keeps the rules of the real parts that plans depend on: resourceVersion preconditions, the order in which a
-ReplicaSet removes pods, a runtime that takes traffic only with what is ready and holds what its mounted copy names.
+ReplicaSet removes pods, a runtime that takes traffic only with what is ready and lets go of what it is told to.
 `apply` checks the invariants that must hold at the moment of each action.
 """
 
@@ -333,9 +333,8 @@ class SimulatedCluster:
                 if held.state is RevisionState.ACTIVE:
                     held.state = RevisionState.READY
             promoted.state = RevisionState.ACTIVE
-        named = wanted | {revision.name for revision in pod.mounted.revisions} if pod.mounted else wanted
         for name in list(pod.held):
-            if name not in named and pod.held[name].state is not RevisionState.ACTIVE:
+            if name not in wanted and pod.held[name].state is not RevisionState.ACTIVE:
                 del pod.held[name]
         # A pod that serves nothing yet may take a correction at once, though its mount still names what was before.
         assert len(pod.held) <= 2 or pod.active is None, f"{pod.name} holds {sorted(pod.held)}"

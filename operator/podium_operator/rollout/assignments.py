@@ -79,7 +79,9 @@ def assigned(report: Report) -> frozenset[str]:
 
 
 def settled(pool: Pool) -> bool:
-    """Whether every running pod has applied the ConfigMap as it is and sees it mounted: a restart forgets nothing."""
+    """Whether every running pod has applied the ConfigMap as it is. What a pod applied is on its disk before it says
+    so, and the higher generation wins when its container restarts: nothing waits for the mounted copy, which may lag by
+    more than a minute (docs/decisions/0005)."""
     if pool.assignment is None:
         return False
     written = pool.assignment.generation
@@ -87,8 +89,6 @@ def settled(pool: Pool) -> bool:
         if pod.running_since is None or pod.terminating:
             continue
         report = pod.report
-        if report is None or report.applied is None or report.mounted is None:
-            return False
-        if report.applied < written or report.mounted < written:
+        if report is None or report.applied is None or report.applied < written:
             return False
     return True

@@ -66,7 +66,7 @@ def _keep(pool: Pool, context: Context) -> Step:
         unloads = set(pool.warm) - set(warm)
         if unloads and not settled(pool):
             return replace(
-                _mend(pool, context), waiting="pods to see the ConfigMap before the old revision is unloaded"
+                _mend(pool, context), waiting="pods to take the ConfigMap before the old revision is unloaded"
             )
         return _write(pool, wanted, promoted_at=pool.promoted_at or context.now)
     return replace(_mend(pool, context), due=due)
@@ -108,7 +108,7 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
         return _promote(pool, goal, context, warm=(pool.promoted,))
     lingering = [pod for pod in bearing if _others(pod, {pool.promoted, goal})]
     if lingering:
-        return Step(waiting=f"an older revision to leave {lingering[0].name}: it waits for the mounted ConfigMap")
+        return Step(waiting=f"an older revision to leave {lingering[0].name}")
     loading = [pod for pod in bearing if pod.holds(goal) is not None and pod not in loaded]
     limit = context.desired.rollout.max_parallel_loads if loaded else 1
     idle = [pod for pod in bearing if pod.holds(goal) is None and pod.report is not None]
@@ -178,7 +178,7 @@ def _pushes(pods: list[ObservedPod], assignment: Assignment, context: Context) -
     pushes: list[Action] = []
     for pod in pods:
         applied = pod.report.applied if pod.report is not None else None
-        # A pod that is merely behind gets the ConfigMap's own generation, so that both agree once it is mounted.
+        # A pod that is merely behind gets the ConfigMap's own generation: the mounted copy is then no news to it.
         behind = applied is None or applied < assignment.generation
         pushes.append(Push(pod, assignment if behind else raised))
     return tuple(pushes)

@@ -113,7 +113,9 @@ def fallback(observed: Observed, desired: Desired) -> str | None:
                 return name
     # Nowhere any more (the version was changed while nothing ran, say), but known to work.
     last_good = observed.revisions.get(desired.current or "")
-    return last_good.name if last_good is not None and last_good.name != target else None
+    if last_good is None or last_good.name == target or last_good.quarantine is not None:
+        return None
+    return last_good.name
 
 
 def _has_served(pool: Pool, desired: Desired) -> bool:

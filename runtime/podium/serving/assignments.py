@@ -32,7 +32,7 @@ FULL_WEIGHT = 100
 
 
 class AssignmentDesk:
-    """Accepts assignments for one pod. `apply(assignment, mounted)` and `observe(mounted)` act on them.
+    """Accepts assignments for one pod and hands each to `apply`.
 
     Every accepted assignment is on disk before it is acted on or acknowledged.
     """
@@ -42,14 +42,12 @@ class AssignmentDesk:
         mount_dir: Path,
         state_dir: Path,
         pod_uid: str,
-        apply: Callable[[Assignment, Assignment | None], None],
-        observe: Callable[[Assignment | None], None],
+        apply: Callable[[Assignment], None],
     ) -> None:
         self._mount_file = mount_dir / ASSIGNMENT_FILE
         self._state_file = state_dir / ASSIGNMENT_FILE
         self._pod_uid = pod_uid
         self._apply = apply
-        self._observe = observe
         self._one_at_a_time = asyncio.Lock()
         self._was_pushed = False
         self.applied: Assignment | None = None
@@ -123,10 +121,8 @@ class AssignmentDesk:
             if higher and self._is_news(mounted):
                 await self._accept(mounted, "mount")
                 self._was_pushed = False
-                return
         except AssignmentRefusedError as error:
             self._note(str(error))
-        self._observe(mounted)
 
     async def _accept(self, assignment: Assignment, source: str) -> None:
         await asyncio.to_thread(write_durably, self._state_file, assignment.model_dump_json(by_alias=True).encode())
@@ -138,7 +134,7 @@ class AssignmentDesk:
             promoted=assignment.promoted,
             revisions=[revision.name for revision in assignment.revisions],
         )
-        self._apply(assignment, self.mounted)
+        self._apply(assignment)
 
     def _read(self, path: Path) -> Assignment | None:
         """Blocking. A file that is not there, or not an assignment, counts as none; the latter is reported."""

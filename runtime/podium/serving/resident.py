@@ -1,8 +1,8 @@
 """One resource in this process: loads what its assignment names, and decides which loaded revision takes traffic.
 
 The rules, in order: a revision takes traffic only when it is ready and its workers are up; what serves goes on serving
-until its successor can; a revision is unloaded only once neither the applied nor the mounted assignment names it, no
-route leads to it, and its last answer has left.
+until its successor can; a revision is unloaded only once the applied assignment does not name it, no route leads to
+it, and its last answer has left.
 """
 
 import asyncio
@@ -43,7 +43,6 @@ class Resident:
         self._on_change = on_change
         self._turn = asyncio.Semaphore(1)
         self._applied: Assignment | None = None
-        self._mounted: Assignment | None = None
         self._targets: tuple[tuple[HostedRevision, int], ...] = ()
         self._down_since: dict[HostedRevision, float] = {}
         self._crash_looping: set[HostedRevision] = set()
@@ -65,16 +64,11 @@ class Resident:
         """Share of traffic that a revision has now."""
         return next((weight for target, weight in self._targets if target is hosted), 0)
 
-    def apply(self, assignment: Assignment, mounted: Assignment | None) -> None:
+    def apply(self, assignment: Assignment) -> None:
         """Takes on an assignment; loading and switching follow by themselves."""
-        self._applied, self._mounted = assignment, mounted
+        self._applied = assignment
         self._retune()
         self._give_another_chance(assignment)
-        self._settle()
-
-    def observe_mounted(self, mounted: Assignment | None) -> None:
-        """The mounted copy has changed: it may name less than before."""
-        self._mounted = mounted
         self._settle()
 
     def check_health(self) -> None:
@@ -203,7 +197,7 @@ class Resident:
     def _end_unnamed(self, applied: Assignment) -> None:
         for hosted in tuple(self.hosted):
             in_route = any(target is hosted for target, _ in self._targets)
-            if not in_route and not _names(applied, hosted) and not _names(self._mounted, hosted):
+            if not in_route and not _names(applied, hosted):
                 self._begin_end(hosted)
 
     def _begin_end(self, hosted: HostedRevision) -> None:
@@ -231,8 +225,8 @@ class Resident:
         return None
 
 
-def _names(assignment: Assignment | None, hosted: HostedRevision) -> bool:
-    spec = assignment.revision(hosted.name) if assignment else None
+def _names(assignment: Assignment, hosted: HostedRevision) -> bool:
+    spec = assignment.revision(hosted.name)
     return spec is not None and hosted.fits(spec)
 
 

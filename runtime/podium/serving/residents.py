@@ -28,7 +28,7 @@ class Residents:
         """All of them, in the order they came."""
         return iter(tuple(self._by_key.values()))
 
-    def apply(self, assignment: Assignment, mounted: Assignment | None = None) -> Resident:
+    def apply(self, assignment: Assignment) -> Resident:
         """Takes on the assignment of one resource."""
         resource = assignment.resource
         key = (resource.kind, resource.name)
@@ -36,13 +36,8 @@ class Residents:
         if resident is None:
             resident = Resident(resource, self.groups, self.router, self._clock, self._changed)
             self._by_key[key] = resident
-        resident.apply(assignment, mounted)
+        resident.apply(assignment)
         return resident
-
-    def observe_mounted(self, mounted: Assignment | None) -> None:
-        """The mounted copy has changed without being taken on."""
-        for resident in self:
-            resident.observe_mounted(mounted)
 
     async def remove(self, resource: ResourceRef) -> None:
         """Stops serving a resource, after its last answer."""

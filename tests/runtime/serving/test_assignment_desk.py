@@ -21,10 +21,7 @@ class Desk:
 
     def __init__(self, folder: Path, uid: str = "uid-1") -> None:
         self.applied: list[Assignment] = []
-        self.observed: list[Assignment | None] = []
-        self.desk = AssignmentDesk(
-            folder / "mount", folder / "state", uid, lambda a, _m: self.applied.append(a), self.observed.append
-        )
+        self.desk = AssignmentDesk(folder / "mount", folder / "state", uid, self.applied.append)
 
 
 def names(assignment: Assignment) -> list[str]:
@@ -109,7 +106,7 @@ async def test_the_mount_is_watched_and_a_lower_one_is_only_noted(tmp_path: Path
         write_mount(tmp_path, an_assignment(3, B))
         await eventually(lambda: len(pod.applied) == 2)
         write_mount(tmp_path, an_assignment(2, A))
-        await eventually(lambda: pod.observed)
+        await eventually(lambda: pod.desk.mounted is not None and pod.desk.mounted.generation.sequence == 2)
     finally:
         watch.cancel()
     assert pod.applied[-1].promoted == "scale-3"

@@ -232,16 +232,16 @@ def test_a_restarted_container_comes_up_promoted_though_the_mount_lags(tmp_path:
         assert pod.push(an_assignment(4, first)).status_code == 409
 
 
-def test_a_newer_mount_is_taken_on_and_unloading_waits_for_it(tmp_path: Path) -> None:
+def test_unloading_waits_for_no_mount_and_a_newer_mount_is_taken_on(tmp_path: Path) -> None:
     first, second = a_revision(2), a_revision(3)
     write_mount(tmp_path, an_assignment(1, first))
     with running_pod(tmp_path) as pod:
         pod.serves("scale-2")
         pod.push(an_assignment(2, second))
-        report = pod.serves("scale-3")
-        assert report.revision("scale-2") is not None  # the mount still names it
-        pod.mount(an_assignment(2, second))
-        pod.reports(lambda r: r.revision("scale-2") is None)
+        pod.serves("scale-3")
+        gone = pod.reports(lambda r: r.revision("scale-2") is None)
+        assert gone.mounted is not None
+        assert gone.mounted.sequence == 1  # lags behind, and nothing waited for it
         pod.mount(an_assignment(3, first))
         assert pod.serves("scale-2").applied.sequence == 3  # type: ignore[union-attr]
 
