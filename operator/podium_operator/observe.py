@@ -8,7 +8,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +16,14 @@ from podium_crds.keys import ANNOTATION_TEMPLATE_VERSION, LABEL_POOL
 from podium_crds.serving import GPU_RESOURCE
 from podium_crds.token import MIN_KEY_BYTES
 from podium_operator.cache import Cache
+from podium_operator.observation import Observation
 from podium_operator.pods.client import AdminKeys, PodClient
 from podium_operator.pods.errors import PodError
 from podium_operator.resources import names
 from podium_operator.resources.assignment import read_assignment
 from podium_operator.resources.deployment import CONTAINER
 from podium_operator.resources.hashing import desired_hash
-from podium_operator.resources.labels import IMAGE, PROMOTED_AT, ROTATE_ADMIN_KEY, SHAPE_HASH
+from podium_operator.resources.labels import IMAGE, PROMOTED_AT, ROTATE_ADMIN_KEY, SHAPE_HASH, controlled_by
 from podium_operator.resources.revision import read_revision
 from podium_operator.resources.secret import CURRENT, PREVIOUS
 from podium_operator.state import (
@@ -41,17 +42,6 @@ from podium_operator.times import parse_time
 Manifest = dict[str, Any]
 
 STABLE_KINDS = ("Service", "Secret", "PodDisruptionBudget")
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What one pass saw."""
-
-    observed: Observed
-    admin_keys: AdminKeys | None = None
-    """None: there is no usable admin Secret yet."""
-    rotation: str = ""
-    """The rotation that the Secret answers, as the resource's annotation had it."""
 
 
 class Observer:
@@ -156,12 +146,6 @@ class Observer:
 
     def _owned(self, kind: str, key: Key, owner: Owner) -> list[Manifest]:
         return [each for each in self._cache.children(kind, key) if controlled_by(each, owner.uid)]
-
-
-def controlled_by(manifest: Mapping[str, Any], uid: str) -> bool:
-    """Whether the object's controller is the one with this UID."""
-    references = manifest["metadata"].get("ownerReferences") or ()
-    return any(each.get("controller") and each.get("uid") == uid for each in references)
 
 
 def read_pod(manifest: Mapping[str, Any]) -> ObservedPod:

@@ -17,7 +17,7 @@ from podium_operator.kube.client import KubeClient
 from podium_operator.kube.errors import Conflict, NotFound
 from podium_operator.kube.kinds import Ref, ref
 from podium_operator.logs import get_logger
-from podium_operator.observe import Observation, controlled_by
+from podium_operator.observation import Observation
 from podium_operator.pods.client import AdminKeys, PodClient
 from podium_operator.pods.errors import PodError
 from podium_operator.resources import names
@@ -25,7 +25,7 @@ from podium_operator.resources.assignment import assignment_configmap
 from podium_operator.resources.deployment import deployment
 from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
-from podium_operator.resources.labels import QUARANTINE
+from podium_operator.resources.labels import QUARANTINE, controlled_by
 from podium_operator.resources.revision import controller_revision, digests_annotation, quarantine_annotation
 from podium_operator.resources.secret import KEY_BYTES, admin_key
 from podium_operator.resources.service import service

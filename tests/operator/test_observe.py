@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from podium_operator.observe import controlled_by, read_pod
+from podium_operator.observe import read_pod
+from podium_operator.resources.labels import controlled_by
 from podium_operator.times import parse_time
 
 READY = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:09Z"}

@@ -22,7 +22,8 @@ from podium_operator.events import Events
 from podium_operator.kube.client import KubeClient
 from podium_operator.kube.errors import Conflict, Forbidden, Invalid
 from podium_operator.logs import get_logger
-from podium_operator.observe import Observation, Observer
+from podium_operator.observation import Observation
+from podium_operator.observe import Observer
 from podium_operator.perform import NotOursError, Performer, Scope
 from podium_operator.pods.client import PodClient
 from podium_operator.reconcile.reporting import Reporter, read_status

@@ -1,5 +1,6 @@
 """Labels, annotations and owner references that every child carries."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from podium_crds.assignment import ResourceKind, ResourceRef
@@ -43,6 +44,12 @@ def child_labels(resource: ResourceRef, component: str) -> dict[str, str]:
 def pool_labels(resource: ResourceRef, pool: str) -> dict[str, str]:
     """Labels of a pool's Deployment, ConfigMap and pods."""
     return {**child_labels(resource, "runtime"), LABEL_POOL: pool}
+
+
+def controlled_by(manifest: Mapping[str, Any], uid: str) -> bool:
+    """Whether the object's controller is the one with this UID."""
+    references = manifest["metadata"].get("ownerReferences") or ()
+    return any(each.get("controller") and each.get("uid") == uid for each in references)
 
 
 def owner_reference(owner: Owner) -> dict[str, Any]:
