@@ -1,12 +1,16 @@
-"""`Engine`, what a worker needs of a backend, and how an entrypoint is found in the artifact."""
+"""What a worker needs of a backend, and how an entrypoint is found in the artifact.
+
+Three kinds. `Engine` answers batches. `StreamingEngine` is an Engine that may answer streams as well, or streams alone.
+`AsyncEngine` lives on the worker's event loop and answers streams alone, many at once (vLLM).
+"""
 
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -14,6 +18,9 @@ from podium.errors import ModelError, PodiumError, clipped
 from podium.ipc.tensor import Tensor
 from podium.sdk.model import ModelContext
 from podium_crds.assignment import Member
+
+Arrays = Mapping[str, NDArray[Any]]
+"""Outputs by name. BYTES outputs are object arrays of `bytes` or `str`."""
 
 
 class LoadError(PodiumError):
@@ -31,6 +38,15 @@ class EngineBatch:
     rows: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """One request that is answered in chunks. The inputs are its own: they may be kept as long as the stream runs."""
+
+    request_id: str
+    """As the client sees it; not unique."""
+    inputs: Mapping[str, Tensor]
+
+
 class Engine(Protocol):
     """One loaded model. Called by one thread, in this order."""
 
@@ -45,6 +61,57 @@ class Engine(Protocol):
 
     def unload(self) -> None:
         """Gives back what the process end would not."""
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An Engine that may answer streams. Which it does is known once it is loaded."""
+
+    @property
+    def infers(self) -> bool:
+        """Whether `infer` may be called."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether `stream` may be called."""
+
+    def stream(self, request: StreamRequest) -> Iterator[Arrays] | AsyncIterator[Arrays]:
+        """Begins to answer; each item is one chunk. Called on the worker's thread, between the steps of others.
+
+        A sync iterator: the worker takes one item of each open stream in turn, on its one thread, with batches in
+        between; an item should take milliseconds. An async iterator: a task of the worker's event loop drives it, many
+        at once; it must not block. Either is closed (`close`, `aclose`) when the client leaves, the time is up or the
+        worker stops; it is not advanced while the client has unread bytes beyond the stream's window. Raises ModelError
+        for the model's fault, InvalidInput for a request that it cannot take (422 to the client); anything else counts
+        as the model's fault.
+        """
+
+
+@runtime_checkable
+class AsyncEngine(Protocol):
+    """One loaded model that lives on the worker's event loop, which runs nothing else. Called in this order."""
+
+    slow_reader_timeout_s: float | None
+    """A stream without credit for so long is closed, and its client told `client_too_slow`: for engines that go on
+    computing while nobody reads. None: it just pauses."""
+
+    async def load_async(self) -> None:
+        """Reads weights. Whatever it raises fails the load."""
+
+    async def warm_up_async(self) -> None:
+        """Does once what the first request would otherwise pay for."""
+
+    def stream(self, request: StreamRequest) -> AsyncIterator[Arrays]:
+        """As StreamingEngine.stream, async. `aclose` of the iterator must abort the request in the engine."""
+
+    async def until_broken(self) -> str:
+        """Returns, in words, why no request can be answered any more; never returns while all is well.
+
+        The worker exits then: its streams end as after any death of a worker, and it is restarted.
+        """
+
+    async def unload_async(self) -> None:
+        """Ends what the process end would not: children above all. All streams are closed before."""
 
 
 def context_of(member: Member, artifact_dir: Path, device: str) -> ModelContext:

@@ -6,25 +6,38 @@
 | | Ready, LoadFailed | the model is loaded, or why not |
 | | Reply, Failure | outputs of a batch, or what the model raised |
 | | Need | the granted slot is too small; answered by Grant |
+| | Chunks | what one step of the engine gave each of its streams, and which streams ended |
 | front end → worker | Dispatch | a batch, with the slot for its outputs |
 | | Grant | a larger slot, or none: send inline |
 | | Cancel | these batches are wanted by nobody any more |
+| | OpenStream | a request that is answered in chunks |
+| | StreamCredit | so many bytes of a stream were read: the generator may go on |
+| | CloseStream | nobody reads this stream any more; answered by its end in a Chunks |
 | | Drain | answer what is in your hands; nothing more will come |
 | | Stop | unload and exit |
 
-That a batch was begun is no message: see podium.ipc.journal.
+That a batch was begun is no message: see podium.ipc.journal. Every OpenStream is answered by one StreamEnd, or by
+the worker's death. A stream's unread bytes never exceed its window by more than one chunk: the worker counts what it
+sent against what was credited, and takes no further step of a stream that is out of credit.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from podium.errors import MAX_MESSAGE_CHARS, ProtocolError
-from podium.ipc.descriptor import Count, Refs, SlotRange
+from podium.ipc.descriptor import MAX_TENSORS, Count, Name, Refs, Shape, SlotRange
+from podium_crds.tensors import DType
 
 T = TypeVar("T")
 PROTOCOL_VERSION = 1
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 2 << 20
+MAX_CHUNK_BYTES = 1 << 20
+"""Largest chunk of a stream: chunks travel in the header, each as bytes of its own, so that no row keeps another's."""
+STREAM_WINDOW_BYTES = 256 << 10
+"""Bytes of one stream that may be unread before its generator pauses."""
+MAX_STREAMS = 4096
+"""Streams in one worker's hands."""
 MAX_INLINE_BYTES = 64 << 20
 """Largest payload outside the arena: what goes inline where the arena has no room."""
 
@@ -53,6 +66,10 @@ class Ready(_Message, frozen=True, tag="ready"):
     """The model is loaded and takes batches."""
 
     load_s: float
+    infers: bool = True
+    """It answers batches."""
+    streams: bool = False
+    """It answers streams."""
 
 
 class LoadFailed(_Message, frozen=True, tag="load_failed"):
@@ -89,6 +106,51 @@ class Failure(_Message, frozen=True, tag="failure"):
     """As in Reply."""
 
 
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """One tensor of a chunk, with its bytes."""
+
+    name: Name
+    dtype: DType
+    shape: Shape
+    data: Annotated[bytes, msgspec.Meta(max_length=MAX_CHUNK_BYTES)]
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """What one step gave one stream."""
+
+    stream: Count
+    pieces: Annotated[tuple[Piece, ...], msgspec.Meta(max_length=MAX_TENSORS)]
+
+    @property
+    def nbytes(self) -> int:
+        """What it counts against the stream's window: its data and a little for every piece, so that none is free."""
+        return sum(len(piece.data) + PIECE_OVERHEAD_BYTES for piece in self.pieces) + PIECE_OVERHEAD_BYTES
+
+
+PIECE_OVERHEAD_BYTES = 64
+
+StreamFault = Literal["", "model", "contract", "input", "slow"]
+"""How a stream ended: in good order (or closed by the front end); the model raised; it returned what the resource does
+not declare; it refused the request as wrong; its reader was too slow for an engine that cannot pause."""
+
+
+class StreamEnd(msgspec.Struct, frozen=True, array_like=True):
+    """The last word about a stream. `chunks`: how many were sent in all; `run_s`: seconds in the model."""
+
+    stream: Count
+    chunks: Count
+    run_s: float
+    fault: StreamFault = ""
+    message: Text = ""
+
+
+class Chunks(_Message, frozen=True, tag="chunks"):
+    """Chunks of one step of the engine, then the streams that it ended, whose chunks all came before."""
+
+    chunks: Annotated[tuple[Chunk, ...], msgspec.Meta(max_length=MAX_STREAMS)] = ()
+    ended: Annotated[tuple[StreamEnd, ...], msgspec.Meta(max_length=MAX_STREAMS)] = ()
+
+
 class Dispatch(_Message, frozen=True, tag="dispatch"):
     """One batch. `rows`: of each request in it, in order; empty where the inputs have no common first dimension."""
 
@@ -111,6 +173,35 @@ class Cancel(_Message, frozen=True, tag="cancel"):
     batch: Count
 
 
+class OpenStream(_Message, frozen=True, tag="open_stream"):
+    """A new stream. Its inputs are copied before the first answer about it; then their slots are given back."""
+
+    stream: Count
+    request_id: Annotated[str, msgspec.Meta(max_length=256)]
+    inputs: Refs
+    window: Annotated[int, msgspec.Meta(ge=1, le=64 << 20)] = STREAM_WINDOW_BYTES
+    """Bytes that may be unread."""
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True):
+    """`nbytes` more of a stream were read."""
+
+    stream: Count
+    nbytes: Count
+
+
+class StreamCredit(_Message, frozen=True, tag="credit"):
+    """Credit of several streams at once. That of a stream which has ended means nothing."""
+
+    credits: Annotated[tuple[Credit, ...], msgspec.Meta(max_length=MAX_STREAMS)]
+
+
+class CloseStream(_Message, frozen=True, tag="close_stream"):
+    """Its generator is closed. A stream that has ended meanwhile is no error."""
+
+    stream: Count
+
+
 class Drain(_Message, frozen=True, tag="drain"):
     """No dispatch follows."""
 
@@ -119,8 +210,8 @@ class Stop(_Message, frozen=True, tag="stop"):
     """Unload the model and exit 0."""
 
 
-FromWorker = Hello | Ready | LoadFailed | Need | Reply | Failure
-ToWorker = Dispatch | Grant | Cancel | Drain | Stop
+FromWorker = Hello | Ready | LoadFailed | Need | Reply | Failure | Chunks
+ToWorker = Dispatch | Grant | Cancel | OpenStream | StreamCredit | CloseStream | Drain | Stop
 
 _ENCODER = msgspec.msgpack.Encoder()
 _FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)
