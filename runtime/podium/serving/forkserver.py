@@ -28,6 +28,10 @@ class ForkServerUnavailable(PodiumError):  # noqa: N818
     """No fork server now; spawn the worker."""
 
 
+class ForkLost(ForkServerUnavailable):
+    """The fork server took the request and named no worker: there may be one, unnamed. See `process.end_strays`."""
+
+
 class ForkServer:
     """One life of the fork server of one engine kind."""
 
@@ -55,13 +59,16 @@ class ForkServer:
         return server
 
     async def fork(self, fds: tuple[int, int, int]) -> ChildProcess:
-        """A new worker with these descriptors (arena, bootstrap, journal). Raises ForkServerUnavailable."""
+        """A new worker with these descriptors (arena, bootstrap, journal). Raises ForkServerUnavailable or ForkLost."""
         async with self._turn:
             try:
                 socket.send_fds(self._control, [b"f"], list(fds))
             except OSError as error:
                 raise ForkServerUnavailable(f"the fork server takes no requests: {error}") from error
-            pid = await self._answer(FORK_TIMEOUT_S)
+            try:
+                pid = await self._answer(FORK_TIMEOUT_S)
+            except ForkServerUnavailable as error:
+                raise ForkLost(str(error)) from error
         return ChildProcess(pid)
 
     async def stop(self) -> None:
@@ -95,14 +102,17 @@ class ForkServers:
         self._starting: dict[EngineKind, asyncio.Task[ForkServer]] = {}
         self._failures: dict[EngineKind, int] = {}
         self._not_before: dict[EngineKind, float] = {}
+        self.births = asyncio.Lock()
+        """Held while a worker may exist that has no ChildProcess yet."""
         self._closing = False
         self._ending: set[asyncio.Task[None]] = set()
 
     async def fork(self, kind: EngineKind, fds: tuple[int, int, int]) -> ChildProcess:
-        """A worker from the fork server of that kind. Raises ForkServerUnavailable."""
+        """A worker from the fork server of that kind. Raises ForkServerUnavailable, ForkLost."""
         server = await self._server(kind)
         try:
-            return await server.fork(fds)
+            async with self.births:
+                return await server.fork(fds)
         except ForkServerUnavailable:
             self._forget(kind, server)
             raise

@@ -13,8 +13,15 @@ from podium.errors import WorkerLoadError
 from podium.ipc.arena import Arena
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, write_bootstrap
 from podium.ipc.channel import Broker
-from podium.serving.forkserver import ForkServers, ForkServerUnavailable
-from podium.serving.process import ChildProcess, become_subreaper, spawn, thread_environment
+from podium.serving.forkserver import ForkLost, ForkServers, ForkServerUnavailable
+from podium.serving.process import (
+    ChildProcess,
+    become_subreaper,
+    end_strays,
+    is_awaited,
+    spawn,
+    thread_environment,
+)
 from podium.serving.reaper import Reaper
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import EngineKind, EngineSpec
@@ -28,6 +35,10 @@ INLINE_BYTES = 16 << 10
 Measured on two cores, round trips in alternation: no difference up to 32 KiB, 1.2 times as long as a slot at 64 KiB,
 twice as long at 256 KiB.
 """
+
+
+FORKED_KINDS = frozenset({EngineKind.TORCH, EngineKind.PYTHON})
+"""Engines whose libraries survive a fork of a single-threaded process. Any other is spawned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ class PodResources:
         self._children: dict[int, ChildProcess] = {}
         self._peers = count(1)
         self._next_device = 0
-        self._reaper = asyncio.create_task(Reaper(self._waits_for).run(), name="reaper")
+        self._reaper = asyncio.create_task(Reaper(is_awaited).run(), name="reaper")
 
     @classmethod
     async def open(cls, arena_bytes: int, run_dir: Path, options: PodOptions | None = None) -> Self:
@@ -109,8 +120,9 @@ class PodResources:
             self.fork_servers.prepare(engine.kind)
 
     async def launch(self, engine: EngineSpec, bootstrap: Bootstrap, journal_fd: int) -> ChildProcess:
-        """A worker process, forked where that is safe, else spawned. Raises OSError. `journal_fd` stays the caller's.
+        """A worker process, forked where that is safe, else spawned. `journal_fd` stays the caller's.
 
+        Raises OSError; ForkLost where a worker may have begun with this bootstrap: it is gone then, ask with another.
         Where the caller is cancelled meanwhile, the process is killed as soon as it is there.
         """
         task = asyncio.create_task(self._launch(engine, bootstrap, os.dup(journal_fd)), name="launch")
@@ -119,6 +131,12 @@ class PodResources:
         except asyncio.CancelledError:
             task.add_done_callback(_kill_unwanted)
             raise
+
+    async def end_strays(self) -> None:
+        """Kills what dead workers have left behind: before their slots and their device are given to others."""
+        async with self.fork_servers.births:
+            if ended := await end_strays():
+                log.warning("left_behind_processes_killed", pids=ended)
 
     async def _launch(self, engine: EngineSpec, bootstrap: Bootstrap, journal_fd: int) -> ChildProcess:
         bootstrap_fd = write_bootstrap(bootstrap)
@@ -140,16 +158,16 @@ class PodResources:
             return None
         try:
             return await self.fork_servers.fork(engine.kind, fds)
+        except ForkLost:
+            await self.end_strays()
+            raise
         except ForkServerUnavailable:
             return None
 
     def _forks(self, engine: EngineSpec, device: str) -> bool:
         # CUDA does not survive a fork, and a library's thread pool is fixed when it is imported.
         fits = device == "cpu" and (engine.kind is EngineKind.TORCH or engine.threads == 1)
-        return fits and self.options.use_fork_server
-
-    def _waits_for(self, pid: int) -> bool:
-        return pid in self._children or any(pid == self.fork_servers.pid(kind) for kind in EngineKind)
+        return fits and engine.kind in FORKED_KINDS and self.options.use_fork_server
 
 
 def _kill_unwanted(task: asyncio.Task[ChildProcess]) -> None:

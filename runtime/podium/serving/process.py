@@ -10,10 +10,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from podium.telemetry.processes import children_of
+
 PR_SET_CHILD_SUBREAPER = 36
 _FIRST_FREE_FD = 64
 """Sources are moved above this before they get their numbers, so that none is overwritten on the way."""
+END_TIMEOUT_S = 10.0
+"""The kernel ends a killed process at once, unless it is stuck in a driver."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+_awaited: set[int] = set()
+"""Children whose end somebody here waits for. A fact of the process, like the children themselves."""
+
+
+def is_awaited(pid: int) -> bool:
+    """Whether a ChildProcess of this process stands for that pid."""
+    return pid in _awaited
 
 
 class ChildProcess:
@@ -22,6 +35,7 @@ class ChildProcess:
     def __init__(self, pid: int) -> None:
         """Takes over a child that nobody waits for. Needs a running event loop."""
         self.pid = pid
+        _awaited.add(pid)
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(pid)
         self.exited: asyncio.Future[int | None] = self._loop.create_future()
@@ -51,11 +65,36 @@ class ChildProcess:
             if result is not None:
                 status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         os.close(self._pidfd)
+        _awaited.discard(self.pid)
         self.exited.set_result(status)
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+async def end_strays() -> list[int]:
+    """Kills what ended workers left behind, and what that left behind in turn; returns the pids, all gone by then.
+
+    A worker is the subreaper of all that it starts, whatever session or parent that has given itself. So a child of
+    this process in another session than ours, for which nobody waits, was handed up by a worker's death, or is a worker
+    whose fork server died before it named it. Not to be called while a fork is under way. Bounded by END_TIMEOUT_S.
+    """
+    ended: list[int] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_TIMEOUT_S):
+            while strays := _strays():
+                processes = [ChildProcess(pid) for pid in strays]
+                for process in processes:
+                    process.kill()
+                await asyncio.wait([process.exited for process in processes])
+                ended += strays
+    return ended
+
+
+def _strays() -> list[int]:
+    own = os.getsid(0)
+    return [seen.pid for seen in children_of(os.getpid()) if seen.session != own and not is_awaited(seen.pid)]
 
 
 def spawn(arguments: Sequence[str], fds: Mapping[int, int], environment: Mapping[str, str]) -> ChildProcess:

@@ -8,7 +8,8 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+
+from podium.telemetry.processes import ZOMBIE, children_of
 
 LOOK_EVERY_S = 5.0
 
@@ -43,14 +44,7 @@ class Reaper:
 
 def zombie_children() -> list[int]:
     """Pids of ended children whose status was not collected."""
-    parent = str(os.getpid())
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if fields[0] == "Z" and fields[1] == parent:
-                found.append(int(stat.parent.name))
-    return found
+    return [seen.pid for seen in children_of(os.getpid()) if seen.state == ZOMBIE]
 
 
 def _any_zombie() -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +21,7 @@ from podium.ipc.channel import NoCredit, Payloads, PeerGone
 from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
 from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stop, ToWorker
+from podium.serving.forkserver import ForkLost
 from podium.serving.pod import PodResources
 from podium.serving.process import ChildProcess, described_exit, memory_bytes
 from podium.telemetry.logging import get_logger
@@ -210,13 +211,7 @@ class Supervisor:
                 self._events.ready(self)
                 status = await self._watched(life)
             finally:
-                was_ready = self.ready
-                self._pod.broker.unregister(life.peer)
-                life.process.kill()
-                # Until it is gone it may write to its slots, so they must not be given to others before.
-                await asyncio.wait((life.process.exited,), timeout=KILL_TIMEOUT_S)
-                if was_ready:
-                    self.state = InstanceState.BACKING_OFF
+                await _to_its_end(self._bury(life))
             self._mourn(status, journal_fd)
             return began
         finally:
@@ -224,6 +219,15 @@ class Supervisor:
             if self._life is not None:
                 self._pod.arena.ledger.drop_holder(self.holder)
                 self._life = None
+
+    async def _bury(self, life: _Life) -> None:
+        """Ends the process and all that it left. Until they are gone they may write to its slots, and hold its GPU."""
+        if self.ready:
+            self.state = InstanceState.BACKING_OFF
+        self._pod.broker.unregister(life.peer)
+        life.process.kill()
+        await asyncio.wait((life.process.exited,), timeout=KILL_TIMEOUT_S)
+        await self._pod.end_strays()
 
     async def _watched(self, life: _Life) -> int | None:
         """Waits for the end of the process, measuring its memory now and then; returns its status."""
@@ -245,6 +249,14 @@ class Supervisor:
         self._events.died(self, words, Journal(journal_fd).last())
 
     async def _launch(self, journal_fd: int) -> _Life:
+        """A new life. Where a fork server died over it, what it may have begun is gone, and another epoch is tried."""
+        while True:
+            try:
+                return await self._launch_once(journal_fd)
+            except ForkLost as error:  # the next one is spawned if it happens again: ForkServers backs off
+                log.warning("fork_lost", instance=self.name, epoch=self.epoch, message=str(error))
+
+    async def _launch_once(self, journal_fd: int) -> _Life:
         self.epoch += 1
         self.state = InstanceState.LOADING
         peer = self._pod.new_peer(self.name, self.epoch)
@@ -344,6 +356,16 @@ class Supervisor:
 
     def _intrude(self, _peer: bytes, error: ProtocolError) -> None:
         self.kill(str(error))
+
+
+async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+    """Waits for work that a cancellation must not cut short; the cancellation is raised after it."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _load_error(failure: WorkerLoadError | OSError) -> WorkerLoadError:

@@ -7,6 +7,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 REPARENT_TIMEOUT_MS = 5000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -14,6 +15,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 def bind_to_parent(parent_pid: int) -> int:
     """From now on this process is killed when `parent_pid` ends. Returns a pidfd of it, readable at its end.
 
+    And all that this process starts stays below it, daemons too, so that the front end finds it once this one is dead.
     Call after a double fork or a spawn. Exits the process where the parent is gone already.
     """
     _await_adoption(parent_pid)
@@ -23,6 +25,8 @@ def bind_to_parent(parent_pid: int) -> int:
         sys.exit("the front end is gone")
     if _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     if os.getppid() != parent_pid:
         # It ended between the two calls: the signal was armed too late and will not come.
         sys.exit("the front end is gone")

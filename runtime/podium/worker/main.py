@@ -36,6 +36,7 @@ from podium.ipc.protocol import (
 from podium.ipc.view import ArenaView
 from podium.worker.binding import bind_to_parent
 from podium.worker.instance import Instance
+from podium.worker.orphans import collect_orphans
 from podium_crds.assignment import EngineKind, Member
 
 GRANT_TIMEOUT_S = 30.0
@@ -106,6 +107,7 @@ class Worker:
         answer, frames = self._answer(instance, dispatch, payloads)
         held = instance.held.generations()  # here, where no frame and no traceback refers to the inputs any more
         self._channel.send(msgspec.structs.replace(answer, held=held) if held else answer, frames)
+        collect_orphans()
 
     def _answer(self, instance: Instance, dispatch: Dispatch, payloads: Payloads) -> tuple[Reply | Failure, Payloads]:
         try:
