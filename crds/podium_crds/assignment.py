@@ -66,14 +66,15 @@ class EngineKind(StrEnum):
 
     TORCH = "Torch"
     PYTHON = "Python"
+    VLLM = "VLLM"
 
 
 class EngineSpec(Lenient):
     """One engine and its options, already defaulted and validated at the API."""
 
     kind: EngineKind
-    entrypoint: str
-    """`module:attribute` inside the artifact: a class for Python, a builder function for Torch."""
+    entrypoint: str = ""
+    """`module:attribute` inside the artifact: a class for Python, a builder function for Torch. VLLM: empty."""
     dtype: str | None = None
     """Torch: FP32, FP16 or BF16; None: as stored."""
     device: str = "Auto"
@@ -82,7 +83,7 @@ class EngineSpec(Lenient):
     threads: int = 1
     """Intra-op threads of each worker process."""
     parameters: dict[str, Any] = Field(default_factory=dict)
-    """Handed to the entrypoint as they are."""
+    """Handed to the entrypoint as they are. VLLM: its engine arguments."""
 
 
 class Batching(Lenient):

@@ -22,6 +22,7 @@ from podium_crds.keys import CREDENTIALS_DIR
 from podium_crds.model import ModelDefinition, Source, TorchEngine
 from podium_crds.revision import MemberRecord, RevisionRecord
 from podium_crds.rollout import RolloutSpec
+from podium_crds.vllm import VllmEngine
 
 
 def credentials_path(secret: str) -> str:
@@ -111,6 +112,7 @@ def _member(member: MemberRecord, digest: str | None, timeout: int, load_timeout
         warmup=tuple(Probe(inputs=request) for request in model.warmup.requests),
         warmup_timeout_seconds=model.warmup.timeout_seconds,
         smoke_test=_smoke_test(model),
+        trust_remote_code=model.vllm is not None and model.vllm.trust_remote_code,
     )
 
 
@@ -136,6 +138,10 @@ def _engine(model: ModelDefinition) -> EngineSpec:
             compile=options.compile,
             threads=options.threads,
             parameters=options.parameters,
+        )
+    if isinstance(options, VllmEngine):
+        return EngineSpec(
+            kind=model.engine, device=options.device, threads=options.threads, parameters=options.engine_args
         )
     return EngineSpec(
         kind=model.engine, entrypoint=options.entrypoint, threads=options.threads, parameters=options.parameters

@@ -24,6 +24,7 @@ from podium_crds.meta import LocalReference, ObjectMeta
 from podium_crds.serving import ServingSpec
 from podium_crds.status import ServingStatus
 from podium_crds.tensors import TensorSpec
+from podium_crds.vllm import VllmEngine
 
 _SOURCE_PATTERN = (
     r"^((s3|https|http)://[^/ ?#]+/[^ #]+|file:///[^ ]+|configmap://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._]+)?)$"
@@ -165,6 +166,28 @@ class SmokeTest(Ruled):
     )
 
 
+_BLOCK_EXAMPLES = {
+    EngineKind.TORCH: "{entrypoint: module:function}",
+    EngineKind.PYTHON: "{entrypoint: module:Class}",
+    EngineKind.VLLM: "{}",
+}
+"""Each engine's block, as short as it can be. The block's name is the engine's in lower case."""
+
+
+def _block_rule(kind: EngineKind) -> Rule:
+    """An engine takes its options from its own block alone."""
+    own, *others = sorted((other.lower() for other in EngineKind), key=lambda block: block != kind.lower())
+    return Rule(
+        cel=f"self.engine != '{kind}' || (has(self.{own}) && {' && '.join(f'!has(self.{name})' for name in others)})",
+        message=f"engine: {kind} takes its options from the block {own}, and from no other: write {own}: "
+        f"{_BLOCK_EXAMPLES[kind]} and remove the block {' or '.join(others)}",
+        holds=lambda model: (
+            model.engine is not kind
+            or (getattr(model, own) is not None and all(getattr(model, name) is None for name in others))
+        ),
+    )
+
+
 class ModelDefinition(Ruled):
     """A model without its pods: what a pipeline member is, and the first half of an InferenceModel."""
 
@@ -173,11 +196,13 @@ class ModelDefinition(Ruled):
     source: Source
     """Where the files of the model come from."""
     engine: EngineKind
-    """What runs the model: Torch or Python. The block of the same name holds its options."""
+    """What runs the model: Torch, Python or VLLM. The block of the same name holds its options."""
     torch: TorchEngine | None = None
     """Options of engine Torch."""
     python: PythonEngine | None = None
     """Options of engine Python."""
+    vllm: VllmEngine | None = None
+    """Options of engine VLLM."""
     inputs: TensorList = ()
     """Tensors that a request carries. Absent: whatever the model takes."""
     outputs: TensorList = ()
@@ -194,24 +219,31 @@ class ModelDefinition(Ruled):
     """A request whose answer is checked before a revision takes traffic."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *(_block_rule(kind) for kind in EngineKind),
         Rule(
-            cel="self.engine == 'Torch' ? has(self.torch) && !has(self.python) : true",
-            message="engine: Torch takes its options from the block torch, and from no other: write torch: "
-            "{entrypoint: module:function} and remove the block python",
-            holds=lambda model: model.engine is not EngineKind.TORCH or (model.torch is not None and not model.python),
+            cel="!has(self.vllm) || !has(self.vllm.trustRemoteCode) || !self.vllm.trustRemoteCode "
+            "|| has(self.source.digest)",
+            message="vllm.trustRemoteCode runs code that comes with the model: pin it with source.digest: "
+            "sha256:<64 hex digits>, or remove trustRemoteCode",
+            holds=lambda model: not (model.vllm and model.vllm.trust_remote_code) or model.source.digest is not None,
         ),
         Rule(
-            cel="self.engine == 'Python' ? has(self.python) && !has(self.torch) : true",
-            message="engine: Python takes its options from the block python, and from no other: write python: "
-            "{entrypoint: module:Class} and remove the block torch",
-            holds=lambda model: model.engine is not EngineKind.PYTHON or (model.python is not None and not model.torch),
+            cel="self.engine != 'VLLM' || (!has(self.smokeTest) && (!has(self.inputs) || size(self.inputs) == 0) && "
+            "(!has(self.outputs) || size(self.outputs) == 0) && (!has(self.warmup) || !has(self.warmup.requests) || "
+            "size(self.warmup.requests) == 0))",
+            message="engine: VLLM answers OpenAI requests and takes no named tensors: remove inputs, outputs, "
+            "smokeTest and warmup.requests",
+            holds=lambda model: (
+                model.engine is not EngineKind.VLLM
+                or not (model.inputs or model.outputs or model.smoke_test or model.warmup.requests)
+            ),
         ),
     )
 
     @property
-    def options(self) -> TorchEngine | PythonEngine:
+    def options(self) -> TorchEngine | PythonEngine | VllmEngine:
         """The block of the engine."""
-        chosen = self.torch or self.python
+        chosen = self.torch or self.python or self.vllm
         assert chosen is not None, "checked by the rules"
         return chosen
 

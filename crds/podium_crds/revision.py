@@ -53,6 +53,7 @@ LOAD_FIELDS = frozenset(
         "engine",
         "torch",
         "python",
+        "vllm",
         "inputs",
         "outputs",
         "instances",

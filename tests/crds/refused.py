@@ -43,6 +43,7 @@ def _tensors(count: int) -> JsonObject:
 
 _TORCH = {"entrypoint": "encoder:build"}
 _PYTHON = {"entrypoint": "echo:Echo"}
+_VLLM = {"source": {"uri": "s3://m/k"}, "engine": "VLLM", "vllm": {}}
 
 REFUSED = (
     Refused(
@@ -56,6 +57,27 @@ REFUSED = (
         a_model(engine="Torch", torch=_TORCH, python=_PYTHON),
         "remove the block python",
         {**a_model(), "spec": {"source": {"uri": "s3://m/k"}, "engine": "Torch", "torch": _TORCH}},
+    ),
+    Refused(
+        "engine VLLM without its block",
+        {**a_model(), "spec": {"source": {"uri": "s3://m/k"}, "engine": "VLLM"}},
+        "write vllm: {}",
+        {**a_model(), "spec": {"source": {"uri": "s3://m/k"}, "engine": "VLLM", "vllm": {}}},
+    ),
+    Refused(
+        "engine VLLM with declared tensors",
+        {**a_model(), "spec": {**_VLLM, "inputs": [{"name": "x", "dtype": "FP32", "shape": [-1]}]}},
+        "takes no named tensors: remove inputs",
+        {**a_model(), "spec": _VLLM},
+    ),
+    Refused(
+        "remote code of a model that is not pinned",
+        {**a_model(), "spec": {**_VLLM, "vllm": {"trustRemoteCode": True}}},
+        "pin it with source.digest",
+        {
+            **a_model(),
+            "spec": {**_VLLM, "source": {"uri": "s3://m/k", "digest": DIGEST}, "vllm": {"trustRemoteCode": True}},
+        },
     ),
     Refused(
         "engine Python with a second block",

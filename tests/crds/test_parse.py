@@ -50,7 +50,7 @@ def test_documents_of_other_groups_are_passed_over() -> None:
     ("old", "new", "where", "what"),
     [
         ('version: "1"', "version: 1", "spec.version", 'put it in quotes, as "1"'),
-        ("engine: Python", "engine: Onnx", "spec.engine", "expected 'Torch' or 'Python', got \"Onnx\""),
+        ("engine: Python", "engine: Caffe", "spec.engine", "expected 'Torch', 'Python'"),
         ("engine: Python", "engine: Torch", "spec", "write torch: {entrypoint: module:function}"),
         ("  python: {", "  replicas: '3'\n  python: {", "spec.replicas", "expected a valid integer"),
         ("  python: {", "  replica: 3\n  python: {", "spec.replica", "there is no such field"),

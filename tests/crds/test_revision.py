@@ -44,6 +44,7 @@ MODEL_CHANGES: dict[str, tuple[JsonObject, set[Hash]]] = {
     "engine": ({"engine": "Torch", "python": None, "torch": {"entrypoint": "echo:Echo"}}, {"load"}),
     "torch": ({"engine": "Torch", "python": None, "torch": {"entrypoint": "echo:Echo", "dtype": "FP16"}}, {"load"}),
     "python": ({"python": {"entrypoint": "echo:Echo", "parameters": {"a": 1}}}, {"load"}),
+    "vllm": ({"engine": "VLLM", "python": None, "vllm": {"engineArgs": {"max_model_len": 512}}}, {"load"}),
     "inputs": ({"inputs": [{"name": "x", "dtype": "FP32", "shape": [-1]}]}, {"load"}),
     "outputs": ({"outputs": [{"name": "x", "dtype": "FP32", "shape": [-1]}]}, {"load"}),
     "instances": ({"instances": 2}, {"load"}),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from podium.engines.base import Engine, context_of, user_error
+from podium.engines.base import Engine, LoadError, context_of, user_error
 from podium.errors import MAX_MESSAGE_CHARS, ContractBreach, ModelError, PodiumError, ProtocolError, clipped
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
 from podium.ipc.channel import Payloads, WorkerChannel
@@ -154,6 +154,8 @@ def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine:
         from podium.engines.torch_engine import TorchEngine
 
         return TorchEngine(member.engine, context, member.outputs)
+    if member.engine.kind is EngineKind.VLLM:
+        raise LoadError("this release of the runtime has no engine VLLM; use an image that has it")
     from podium.engines.python_engine import PythonEngine
 
     return PythonEngine(member.engine.entrypoint, context)
