@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+ECHO_WIDTH = 128
+ECHO_BATCH = 64
 WIDTH = 2048
 LAYERS = 4
 WEIGHT_BYTES = WIDTH * WIDTH * LAYERS * 4
@@ -39,9 +41,22 @@ def build(context):
 
 def echo(instances: int) -> list[Mapping[str, object]]:
     """A Python model of that many workers."""
-    files = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "echo"}, "data": {"echo.py": ECHO}}
-    engine = {"engine": "Python", "python": {"entrypoint": "echo:Echo"}, "source": {"uri": "configmap://echo"}}
-    return [files, _model("echo", instances, engine, width=-1)]
+    return [_code("echo", ECHO), _model("echo", instances, _python("echo:Echo", "echo"), width=-1)]
+
+
+def echoes(count: int, *, width: int = ECHO_WIDTH) -> list[Mapping[str, object]]:
+    """That many models which share the code, one worker each: echo, echo-1 … Batches of up to ECHO_BATCH rows."""
+    names = ["echo", *(f"echo-{number}" for number in range(1, count))]
+    engine = _python("echo:Echo", "echo")
+    return [_code("echo", ECHO), *(_model(name, 1, engine, width=width, max_batch=ECHO_BATCH) for name in names)]
+
+
+def _code(name: str, source: str) -> Mapping[str, object]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {f"{name}.py": source}}
+
+
+def _python(entrypoint: str, code: str) -> Mapping[str, object]:
+    return {"engine": "Python", "python": {"entrypoint": entrypoint}, "source": {"uri": f"configmap://{code}"}}
 
 
 def stack(instances: int, directory: Path) -> list[Mapping[str, object]]:
@@ -56,7 +71,10 @@ def stack(instances: int, directory: Path) -> list[Mapping[str, object]]:
     return [_model("stack", instances, engine, width=WIDTH)]
 
 
-def _model(name: str, instances: int, engine: Mapping[str, object], width: int) -> Mapping[str, object]:
+def _model(
+    name: str, instances: int, engine: Mapping[str, object], width: int, max_batch: int | None = None
+) -> Mapping[str, object]:
+    batching = {"batching": {"maxBatchSize": max_batch}} if max_batch else {}
     return {
         "apiVersion": "podium.dev/v1alpha1",
         "kind": "InferenceModel",
@@ -64,6 +82,7 @@ def _model(name: str, instances: int, engine: Mapping[str, object], width: int) 
         "spec": {
             "version": "1",
             **engine,
+            **batching,
             "instances": instances,
             "inputs": [{"name": "x", "dtype": "FP32", "shape": [-1, width]}],
             "outputs": [{"name": "y", "dtype": "FP32", "shape": [-1, width]}],

@@ -8,24 +8,44 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 RESULTS = Path(__file__).parent / "results"
-_VERSIONS = ("podium", "torch", "numpy", "pyzmq", "uvicorn", "msgspec")
+_VERSIONS = ("podium", "torch", "numpy", "pyzmq", "uvicorn", "msgspec", "uvloop", "httptools", "orjson")
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One limit and what was measured against it. `met` is value ≤ limit."""
+    """One limit and what was measured against it."""
 
     id: str
     text: str
-    value: float
+    value: float | None
+    """None: not measured in this run; the notes say why. Such a bar is not met."""
     limit: float
+    sense: Literal["at most", "at least"] = "at most"
+    """On which side of the limit a value meets the bar."""
 
     @property
     def met(self) -> bool:
         """Whether the measured value keeps the limit."""
-        return self.value <= self.limit
+        if self.value is None:
+            return False
+        return self.value <= self.limit if self.sense == "at most" else self.value >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: a quick run is for orientation on a machine that does other work, and is not written."""
+
+    rounds: int
+    seconds: float
+    """Of load for each point."""
+    quick: bool = False
+
+
+FULL = Effort(rounds=5, seconds=3.0)
+QUICK = Effort(rounds=2, seconds=1.0, quick=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +80,10 @@ class Result:
             sys.stdout.write("  " + "  ".join(f"{key}={value}" for key, value in row.items()) + "\n")
         for bar in self.bars:
             sign = "met   " if bar.met else "MISSED"
-            sys.stdout.write(f"  {bar.id} {sign} {bar.value:.2f} (limit {bar.limit:g}): {bar.text}\n")
+            value = "not measured" if bar.value is None else f"{bar.value:.3g}"
+            sys.stdout.write(f"  {bar.id} {sign} {value} ({bar.sense} {bar.limit:g}): {bar.text}\n")
+        for note in self.notes:
+            sys.stdout.write(f"  note: {note}\n")
 
 
 def cpu() -> str:
