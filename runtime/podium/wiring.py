@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
@@ -99,10 +98,10 @@ async def opened(settings: Settings, *, artifact_cache_bytes: int | None = None)
     """
     loop = asyncio.get_running_loop()
     listener = bind(settings.host, settings.data_port)
-    run_dir = Path(tempfile.mkdtemp(prefix="podium-"))
     store = ArtifactStore(settings.state_dir / "artifacts", _artifact_limits(settings, artifact_cache_bytes))
     await asyncio.to_thread(store.open)
-    resources = await PodResources.open(arena_bytes(settings), run_dir)
+    with tempfile.TemporaryDirectory(prefix="podium-") as run_dir:
+        resources = await PodResources.open(arena_bytes(settings), Path(run_dir))
     try:
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
         garbage = GarbageControl()
@@ -128,7 +127,6 @@ async def opened(settings: Settings, *, artifact_cache_bytes: int | None = None)
     finally:
         await resources.close()
         store.close()
-        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 async def serve_pod(settings: Settings) -> None:

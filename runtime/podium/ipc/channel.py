@@ -1,4 +1,4 @@
-"""The control plane: one ROUTER in the front end, one DEALER in each worker, over ipc:// in a private directory.
+"""The control plane: one ROUTER in the front end, one DEALER in each worker, over ipc:// by a socket without a name.
 
 Messages are small and bounded; a full pipe is an error to act on, never hidden buffering. The ROUTER's descriptor is
 edge-triggered: after every send and receive ZMQ_EVENTS is read again, or a message would lie there unseen.
@@ -47,9 +47,11 @@ class NoCredit(PodiumError):  # noqa: N818
 class Broker:
     """The front end's socket. All calls from the event loop's thread."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]", endpoint: str) -> None:
-        """Use `open`."""
-        self.endpoint = endpoint
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]", path_fd: int) -> None:
+        """Takes over `path_fd`, an O_PATH descriptor of the bound socket; use `open`."""
+        self.endpoint = f"ipc:///proc/{os.getpid()}/fd/{path_fd}"
+        """Where workers connect: it works for processes that may look into this one, and ends with it."""
+        self._path_fd = path_fd
         self._context = context
         self._socket = socket
         self._fd = int(socket.getsockopt(zmq.FD))
@@ -62,7 +64,11 @@ class Broker:
 
     @classmethod
     def open(cls, run_dir: Path) -> Self:
-        """Binds in `run_dir`, which is made private (0700), and starts to read. Needs a running event loop."""
+        """Starts to read. Needs a running event loop.
+
+        The socket is bound in `run_dir`, made private (0700), and its name is removed at once, so that no end of this
+        process, a SIGKILL least of all, leaves a file behind; connections go through /proc. Raises OSError, ValueError.
+        """
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         path = run_dir / f"control-{os.getpid()}.sock"
@@ -78,7 +84,9 @@ class Broker:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         socket.bind(f"ipc://{path}")
-        broker = cls(context, socket, f"ipc://{path}")
+        path_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        path.unlink()
+        broker = cls(context, socket, path_fd)
         broker._loop.add_reader(broker._fd, broker._drain)
         broker._recheck()
         return broker
@@ -105,7 +113,7 @@ class Broker:
             self._recheck()
 
     def close(self) -> None:
-        """Stops reading, closes the socket and removes its file."""
+        """Stops reading and closes the socket."""
         if self._socket.closed:
             return
         self._loop.remove_reader(self._fd)
@@ -113,8 +121,7 @@ class Broker:
             self._pending.cancel()
         self._socket.close(0)
         self._context.term()
-        with contextlib.suppress(FileNotFoundError):
-            Path(self.endpoint.removeprefix("ipc://")).unlink()
+        os.close(self._path_fd)
 
     def _recheck(self) -> None:
         if self._pending is None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:

@@ -69,7 +69,7 @@ class PodResources:
 
     @classmethod
     async def open(cls, arena_bytes: int, run_dir: Path, options: PodOptions | None = None) -> Self:
-        """Creates the arena (populated: 0.6 s per GiB) and binds the control socket in `run_dir`, made private.
+        """Creates the arena (populated: 0.6 s per GiB) and binds the control socket, in `run_dir` for a moment.
 
         Makes this process a subreaper. Raises OSError, or MemoryError where the arena does not fit.
         """

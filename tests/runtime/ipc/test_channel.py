@@ -55,12 +55,15 @@ class Inbox:
         self.payloads += payloads  # type: ignore[arg-type]
 
 
-async def test_the_run_directory_is_private_and_empty_afterwards(tmp_path: Path) -> None:
+async def test_the_socket_has_no_name_that_could_be_left_behind(tmp_path: Path) -> None:
     broker = Broker.open(tmp_path / "run")
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
-    assert list((tmp_path / "run").iterdir())
-    broker.close()
     assert not list((tmp_path / "run").iterdir())
+    number = int(broker.endpoint.rpartition("/")[2])
+    assert stat.S_ISSOCK(os.fstat(number).st_mode)
+    broker.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
 
 
 async def test_a_message_to_nobody_is_refused_not_swallowed(broker: Broker) -> None:
