@@ -49,6 +49,10 @@ class QueueFull(Overloaded):
     """`batching.maxQueueSize` requests are waiting already."""
 
 
+class PredictedLate(Overloaded):
+    """So much waits already that the answer would come after the deadline: refused before it costs anything."""
+
+
 class ArenaExhausted(Overloaded):
     """The arena has no free range of the wanted size."""
 
@@ -74,6 +78,10 @@ class ModelError(PodiumError):
 
     def __init__(self, message: str) -> None:
         super().__init__(clipped(message))
+
+
+class ModelOutOfMemory(ModelError):  # noqa: N818
+    """The batch did not fit into the memory of the device or the process; a smaller one may."""
 
 
 class ContractBreach(ModelError):  # noqa: N818

@@ -8,13 +8,13 @@ import importlib
 import sys
 import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from podium.errors import ModelError, PodiumError, clipped
+from podium.errors import ModelError, ModelOutOfMemory, PodiumError, clipped
 from podium.ipc.tensor import Tensor
 from podium.sdk.model import ModelContext
 from podium_crds.assignment import Member
@@ -36,6 +36,13 @@ class EngineBatch:
 
     inputs: Mapping[str, Tensor]
     rows: tuple[int, ...]
+    failed: dict[int, str] = field(default_factory=dict)
+    """Filled by the engine: index of a request → why it alone failed. The outputs then hold the others' rows only."""
+
+    @property
+    def good_rows(self) -> int:
+        """Rows of all requests that did not fail by themselves."""
+        return sum(rows for index, rows in enumerate(self.rows) if index not in self.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +175,12 @@ def user_error(error: BaseException) -> str:
 
 def wrapped(error: BaseException, during: str) -> ModelError:
     """A ModelError that says where the model's own code failed."""
-    return ModelError(f"{during}: {user_error(error)}")
+    kind = ModelOutOfMemory if is_out_of_memory(error) else ModelError
+    return kind(f"{during}: {user_error(error)}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less work at once might have succeeded: MemoryError, and what device libraries raise in its place."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from podium.engines.base import EngineBatch, LoadError, resolve_entrypoint, wrapped
+from podium.engines.base import EngineBatch, LoadError, resolve_entrypoint, user_error, wrapped
 from podium.errors import ModelError
 from podium.sdk.model import ModelContext, defines_infer_batch
 
@@ -43,7 +43,7 @@ class PythonEngine:
         inputs = {name: tensor.array() for name, tensor in batch.inputs.items()}
         try:
             if defines_infer_batch(self._model):
-                return self._infer_batch(inputs, batch.rows)
+                return self._infer_batch(inputs, batch)
             return _as_arrays(self._model.infer(inputs))
         except ModelError:
             raise
@@ -55,20 +55,26 @@ class PythonEngine:
         if callable(unload := getattr(self._model, "unload", None)):
             unload()
 
-    def _infer_batch(self, inputs: dict[str, NDArray[Any]], rows: tuple[int, ...]) -> Arrays:
-        requests = _per_request(inputs, rows)
+    def _infer_batch(self, inputs: dict[str, NDArray[Any]], batch: EngineBatch) -> Arrays:
+        requests = _per_request(inputs, batch.rows)
         answers = self._model.infer_batch(requests)
         if not isinstance(answers, Sequence) or len(answers) != len(requests):
             count = len(answers) if isinstance(answers, Sequence) else type(answers).__name__
             raise ModelError(f"infer_batch returned {count}, expected a list of {len(requests)} dictionaries")
-        arrays = [_as_arrays(answer) for answer in answers]
-        if len(arrays) == 1:
-            return arrays[0]
-        for answer, count in zip(arrays, rows, strict=True):
-            _check_rows(answer, count)
-            if answer.keys() != arrays[0].keys():
-                raise ModelError(f"infer_batch returned outputs {sorted(answer)} and {sorted(arrays[0])}")
-        return {name: np.concatenate([answer[name] for answer in arrays]) for name in arrays[0]}
+        batch.failed.update(
+            (index, user_error(answer)) for index, answer in enumerate(answers) if isinstance(answer, Exception)
+        )
+        arrays = [(index, _as_arrays(answer)) for index, answer in enumerate(answers) if index not in batch.failed]
+        if not arrays:
+            return {}
+        first = arrays[0][1]
+        if len(requests) == 1:
+            return first
+        for index, answer in arrays:
+            _check_rows(answer, batch.rows[index])
+            if answer.keys() != first.keys():
+                raise ModelError(f"infer_batch returned outputs {sorted(answer)} and {sorted(first)}")
+        return {name: np.concatenate([answer[name] for _, answer in arrays]) for name in first}
 
 
 def _per_request(inputs: dict[str, NDArray[Any]], rows: tuple[int, ...]) -> list[dict[str, NDArray[Any]]]:

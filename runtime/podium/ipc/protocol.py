@@ -85,14 +85,22 @@ class Need(_Message, frozen=True, tag="need"):
     nbytes: Count
 
 
+class ItemError(msgspec.Struct, frozen=True, array_like=True):
+    """Why one request of a batch failed by itself; `index` counts the requests of the dispatch."""
+
+    index: Annotated[int, msgspec.Meta(ge=0, lt=4096)]
+    message: Text
+
+
 class Reply(_Message, frozen=True, tag="reply"):
-    """Outputs of a batch. `run_s`: seconds in the model."""
+    """Outputs of a batch, without rows of requests in `errors`. `run_s`: seconds in the model."""
 
     batch: Count
     outputs: Refs
     run_s: float
     held: Generations = ()
     """Slots that the model still has views of; the others of this worker are given back."""
+    errors: Annotated[tuple[ItemError, ...], msgspec.Meta(max_length=4096)] = ()
 
 
 class Failure(_Message, frozen=True, tag="failure"):
@@ -104,6 +112,8 @@ class Failure(_Message, frozen=True, tag="failure"):
     """The model returned something else than the resource declares: no other request would fare better."""
     held: Generations = ()
     """As in Reply."""
+    out_of_memory: bool = False
+    """A smaller batch may succeed."""
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
@@ -151,8 +161,15 @@ class Chunks(_Message, frozen=True, tag="chunks"):
     ended: Annotated[tuple[StreamEnd, ...], msgspec.Meta(max_length=MAX_STREAMS)] = ()
 
 
+MAX_IN_HAND = 2
+"""Batches in a worker's hands: the one that runs, and the one that follows it without a pause."""
+
+
 class Dispatch(_Message, frozen=True, tag="dispatch"):
-    """One batch. `rows`: of each request in it, in order; empty where the inputs have no common first dimension."""
+    """One batch; a worker runs them in the order of dispatch.
+
+    `rows`: of each request in it, in order; empty where the inputs have no common first dimension.
+    """
 
     batch: Count
     rows: Rows

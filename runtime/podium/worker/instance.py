@@ -8,10 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from podium.engines.base import Engine, EngineBatch
-from podium.errors import ContractBreach, InvalidInput, ModelError
+from podium.errors import ContractBreach, InvalidInput, ModelError, clipped
 from podium.ipc.channel import Payloads
 from podium.ipc.descriptor import MAX_TENSORS, Inline, SlotRange, TensorRef, aligned
-from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch, Reply
+from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch, ItemError, Reply
 from podium.ipc.tensor import Tensor
 from podium.ipc.view import ArenaView, describe
 from podium.worker.held import HeldViews
@@ -38,13 +38,18 @@ class Instance:
         """
         inputs = {name: self.held.give(ref, self.view.input(ref, payloads)) for name, ref in dispatch.inputs.items()}
         started = time.perf_counter()
-        arrays = self.engine.infer(EngineBatch(inputs, dispatch.rows))
+        batch = EngineBatch(inputs, dispatch.rows)
+        arrays = self.engine.infer(batch)
         run_s = time.perf_counter() - started
-        outputs = self._checked(arrays, dispatch.rows)
+        if batch.failed and len(batch.failed) >= len(dispatch.rows):
+            outputs: dict[str, Tensor] = {}
+        else:
+            outputs = self._checked(arrays, batch)
         refs, frames = self._stored(dispatch, outputs, ask)
-        return Reply(dispatch.epoch, dispatch.batch, refs, run_s), frames
+        errors = tuple(ItemError(index, clipped(text)) for index, text in sorted(batch.failed.items()))
+        return Reply(dispatch.epoch, dispatch.batch, refs, run_s, errors=errors), frames
 
-    def _checked(self, arrays: Mapping[str, NDArray[Any]], rows: tuple[int, ...]) -> dict[str, Tensor]:
+    def _checked(self, arrays: Mapping[str, NDArray[Any]], batch: EngineBatch) -> dict[str, Tensor]:
         """Outputs as tensors, or ModelError where they break the declared contract or the batch."""
         if len(arrays) > MAX_TENSORS:
             raise ModelError(f"the model returned {len(arrays)} outputs, at most {MAX_TENSORS} are possible")
@@ -62,8 +67,8 @@ class Instance:
                 raise ModelError(f"output {name!r}: {error}") from error
             if declared and outputs[name].dtype is not declared[name].dtype:
                 raise ContractBreach(f"output {name!r} is {outputs[name].dtype}, declared is {declared[name].dtype}")
-            if rows and (array.ndim == 0 or array.shape[0] != sum(rows)):
-                raise ModelError(f"output {name!r} has shape {list(array.shape)}, expected {sum(rows)} rows")
+            if batch.rows and (array.ndim == 0 or array.shape[0] != batch.good_rows):
+                raise ModelError(f"output {name!r} has shape {list(array.shape)}, expected {batch.good_rows} rows")
         return outputs
 
     def _stored(

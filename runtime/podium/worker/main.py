@@ -9,17 +9,27 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import msgspec
 
 from podium.engines.base import Engine, LoadError, context_of, user_error
-from podium.errors import MAX_MESSAGE_CHARS, ContractBreach, ModelError, PodiumError, ProtocolError, clipped
+from podium.errors import (
+    MAX_MESSAGE_CHARS,
+    ContractBreach,
+    ModelError,
+    ModelOutOfMemory,
+    PodiumError,
+    ProtocolError,
+    clipped,
+)
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
 from podium.ipc.channel import Payloads, WorkerChannel
 from podium.ipc.descriptor import SlotRange
 from podium.ipc.journal import Journal
 from podium.ipc.protocol import (
+    MAX_IN_HAND,
     Cancel,
     Dispatch,
     Drain,
@@ -63,6 +73,9 @@ class Worker:
         self._channel = channel
         self._view = view
         self._cancelled: set[int] = set()
+        """Batches in hand that nobody waits for."""
+        self._following: deque[tuple[Dispatch, Payloads]] = deque()
+        """Batches that came while another was in hand, oldest first."""
 
     def serve(self) -> int:
         """Loads, answers, unloads. Returns the exit status."""
@@ -91,11 +104,11 @@ class Worker:
         return instance, time.perf_counter() - started
 
     def _step(self, instance: Instance) -> None:
-        message, payloads = self._receive(None)
+        message, payloads = self._following.popleft() if self._following else self._receive(None)
         if isinstance(message, Dispatch):
             self._run(instance, message, payloads)
         else:
-            self._note(message)
+            self._note(message, payloads)
 
     def _run(self, instance: Instance, dispatch: Dispatch, payloads: Payloads) -> None:
         self._peek()
@@ -114,16 +127,17 @@ class Worker:
             return instance.run(dispatch, payloads, self._ask)
         except (ModelError, ProtocolError) as error:
             message = clipped(str(error), MAX_MESSAGE_CHARS)
-            return Failure(dispatch.epoch, dispatch.batch, message, isinstance(error, ContractBreach)), ()
+            breach, memory = isinstance(error, ContractBreach), isinstance(error, ModelOutOfMemory)
+            return Failure(dispatch.epoch, dispatch.batch, message, breach, out_of_memory=memory), ()
 
     def _ask(self, batch: int, nbytes: int) -> SlotRange | None:
         self._channel.send(Need(self._bootstrap.epoch, batch, nbytes))
         deadline = time.monotonic() + GRANT_TIMEOUT_S
         while True:
-            message, _ = self._receive(max(0.0, deadline - time.monotonic()))
+            message, payloads = self._receive(max(0.0, deadline - time.monotonic()))
             if isinstance(message, Grant) and message.batch == batch:
                 return message.grant
-            self._note(message)
+            self._note(message, payloads)
 
     def _receive(self, timeout_s: float | None) -> tuple[ToWorker, Payloads]:
         received = self._channel.receive(timeout_s)
@@ -136,13 +150,17 @@ class Worker:
     def _peek(self) -> None:
         """Takes in what arrived behind the dispatch: it may have been cancelled meanwhile."""
         while (received := self._channel.receive(0)) is not None:
-            self._note(received[0])
+            self._note(*received)
 
-    def _note(self, message: ToWorker) -> None:
+    def _note(self, message: ToWorker, payloads: Payloads) -> None:
         if isinstance(message, Stop):
             raise Stopped(0)
         if isinstance(message, Cancel):
-            self._cancelled = {message.batch}  # one batch at a time is in a worker's hands
+            if len(self._cancelled) >= MAX_IN_HAND:  # what was cancelled too late was answered long ago
+                self._cancelled.discard(min(self._cancelled))
+            self._cancelled.add(message.batch)
+        elif isinstance(message, Dispatch) and len(self._following) < MAX_IN_HAND:
+            self._following.append((message, payloads))
         elif not isinstance(message, (Drain, Grant)):
             raise ProtocolError(f"{type(message).__name__} while a batch is in hand")
 

@@ -131,6 +131,21 @@ async def test_a_batch_cancelled_before_it_began_is_skipped(worker: Conversation
     assert isinstance((await worker.hears(4))[3], Reply)
 
 
+async def test_batches_that_came_while_one_was_in_hand_are_run_in_their_order(worker: Conversation) -> None:
+    worker.say(a_dispatch(5), a_dispatch(6), payloads=PAYLOAD)
+    replies = (await worker.hears(4))[2:]
+    assert [reply.batch for reply in replies if isinstance(reply, Reply)] == [5, 6]
+    assert Journal(worker.journal_fd).last() == 6
+
+
+async def test_a_batch_that_follows_can_be_cancelled_alone(worker: Conversation) -> None:
+    worker.say(Cancel(EPOCH, 6), a_dispatch(5), a_dispatch(6), payloads=PAYLOAD)
+    first, second = (await worker.hears(4))[2:]
+    assert isinstance(first, Reply)
+    assert isinstance(second, Failure)
+    assert "cancelled" in second.message
+
+
 async def test_a_reference_that_cannot_be_believed_fails_the_batch_and_not_the_worker(worker: Conversation) -> None:
     beyond = Descriptor(start=1 << 20, generation=1, offset=0, nbytes=8, dtype=DType.INT64, shape=(1, 1))
     worker.say(Dispatch(EPOCH, 5, (1,), {"x": beyond}))
