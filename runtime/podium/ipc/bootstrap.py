@@ -31,6 +31,8 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str
     member: str
     """podium_crds.assignment.Member as JSON, without artifact and probes."""
+    load_bytes: int | None = None
+    """How much more memory the load may map, its artifact apart; None: the front end alone watches it."""
 
 
 def write_bootstrap(bootstrap: Bootstrap) -> int:

@@ -22,6 +22,7 @@ from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
 from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stop, ToWorker
 from podium.serving.forkserver import ForkLost
+from podium.serving.memory import MIB, load_budget, overrun
 from podium.serving.pod import PodResources
 from podium.serving.process import ChildProcess, described_exit, memory_bytes
 from podium.telemetry.logging import get_logger
@@ -94,6 +95,8 @@ class Supervisor:
         self._events = events
         self._life: _Life | None = None
         self._failures = 0
+        self._budget_bytes = 0
+        """Private memory that the present life may take while it loads."""
         self._kill_reason: str | None = None
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -259,6 +262,7 @@ class Supervisor:
     async def _launch_once(self, journal_fd: int) -> _Life:
         self.epoch += 1
         self.state = InstanceState.LOADING
+        self._budget_bytes = load_budget(self._member.instances)
         peer = self._pod.new_peer(self.name, self.epoch)
         token = self._pod.new_token()
         bootstrap = Bootstrap(
@@ -272,6 +276,7 @@ class Supervisor:
             artifact_dir=str(self._artifact_dir),
             device=self._device,
             member=self._wire.model_dump_json(by_alias=True, exclude_none=True),
+            load_bytes=self._budget_bytes if self._device == "cpu" else None,
         )
         # The worker may speak before we learn its pid: that is kept, and heard once its life is known.
         early: list[tuple[FromWorker | ProtocolError, Payloads]] = []
@@ -297,6 +302,7 @@ class Supervisor:
 
     async def _loaded(self, life: _Life) -> None:
         """Waits for Ready. Raises WorkerLoadError on anything else, within the member's load timeout."""
+        watchdog = asyncio.create_task(self._kill_if_too_large(life), name=f"memory-{self.name}")
         try:
             async with asyncio.timeout(self._member.load_timeout_seconds):
                 await asyncio.wait((life.outcome, life.process.exited), return_when=asyncio.FIRST_COMPLETED)
@@ -305,6 +311,8 @@ class Supervisor:
                 Reason.LOAD_FAILED,
                 f"not loaded after {self._member.load_timeout_seconds} s; raise loadTimeoutSeconds if it needs longer",
             ) from None
+        finally:
+            watchdog.cancel()
         if not life.outcome.done():
             # Its last message may still be on its way: the socket and the pidfd are not ordered.
             await asyncio.wait((life.outcome,), timeout=LAST_WORDS_TIMEOUT_S)
@@ -314,6 +322,15 @@ class Supervisor:
             words = f"was killed, since {reason}," if reason else f"ended with {described_exit(status)}"
             raise WorkerLoadError(Reason.LOAD_FAILED, f"the process {words} while loading", status)
         await self._take_outcome(life)
+
+    async def _kill_if_too_large(self, life: _Life) -> None:
+        grown = await overrun(life.process, self._budget_bytes)
+        left = self._budget_bytes
+        log.error("load_too_large", instance=self.name, private_bytes=grown, budget_bytes=left)
+        self.kill(
+            f"it took {grown / MIB:.0f} MiB of private memory, and the container has {left / MIB:.0f} MiB left beside "
+            "what it serves (raise resources.limits.memory)"
+        )
 
     async def _take_outcome(self, life: _Life) -> None:
         try:

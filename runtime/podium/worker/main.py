@@ -5,6 +5,7 @@ I/O thread buffers what arrives meanwhile.
 """
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -46,6 +47,7 @@ from podium.ipc.protocol import (
 from podium.ipc.view import ArenaView
 from podium.worker.binding import bind_to_parent
 from podium.worker.instance import Instance
+from podium.worker.limits import beyond, held_to, is_out_of_memory
 from podium.worker.orphans import collect_orphans
 from podium_crds.assignment import EngineKind, Member
 
@@ -84,7 +86,7 @@ class Worker:
         try:
             instance, load_s = self._load()
         except BaseException as error:  # noqa: BLE001 - SystemExit in the user's load is a failed load, too
-            self._channel.send(LoadFailed(epoch, load_failure(error)))
+            self._channel.send(LoadFailed(epoch, load_failure(error, self._bootstrap.load_bytes)))
             return exit_status(error)
         self._channel.send(Ready(epoch, load_s))
         try:
@@ -97,9 +99,12 @@ class Worker:
     def _load(self) -> tuple[Instance, float]:
         started = time.perf_counter()
         member = Member.model_validate_json(self._bootstrap.member)
-        engine = build_engine(member, Path(self._bootstrap.artifact_dir), self._bootstrap.device)
-        engine.load()
-        engine.warm_up()
+        artifact_dir = Path(self._bootstrap.artifact_dir)
+        with held_to(self._bootstrap.load_bytes, artifact_dir):
+            engine = build_engine(member, artifact_dir, self._bootstrap.device)
+            engine.load()
+            engine.warm_up()
+        gc.freeze()  # what a loaded model consists of is walked by no later collection
         instance = Instance(member, engine, self._view, self._bootstrap.inline_bytes)
         return instance, time.perf_counter() - started
 
@@ -179,8 +184,10 @@ def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine:
     return PythonEngine(member.engine.entrypoint, context)
 
 
-def load_failure(error: BaseException) -> str:
-    """What the report says about a failed load."""
+def load_failure(error: BaseException, load_bytes: int | None = None) -> str:
+    """What the report says about a failed load. `load_bytes`: what it was held to."""
+    if load_bytes is not None and is_out_of_memory(error):
+        return clipped(f"{user_error(error)}\n{beyond(load_bytes)}")
     if isinstance(error, SystemExit):
         return f"the model ended its process while loading: sys.exit({error.code!r})"
     if isinstance(error, PodiumError):
