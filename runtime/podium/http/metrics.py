@@ -100,6 +100,8 @@ class PodCollector(Collector):
     def _workers(self) -> Iterator[Metric]:
         restarts = CounterMetricFamily("podium_worker_restarts", "Workers started anew", labels=MEMBER_LABELS)
         depth = GaugeMetricFamily("podium_queue_depth", "Requests waiting for a worker", labels=MEMBER_LABELS)
+        looping = GaugeMetricFamily("podium_workers_crash_looping", "Workers that keep dying", labels=MEMBER_LABELS)
+        states = GaugeMetricFamily("podium_workers", "Worker processes by state", labels=[*MEMBER_LABELS, "state"])
         sizes = HistogramMetricFamily("podium_batch_size", "Rows of each batch", labels=MEMBER_LABELS)
         for resident in self._residents:
             for hosted in resident.hosted:
@@ -109,9 +111,12 @@ class PodCollector(Collector):
                     stats = shared.group.stats()
                     labels = [resident.resource.name, hosted.name, member]
                     restarts.add_metric(labels, stats.restarts)
+                    looping.add_metric(labels, stats.crash_looping)
+                    for state, count in stats.instances.items():
+                        states.add_metric([*labels, state.value], count)
                     depth.add_metric(labels, stats.queue_depth)
                     sizes.add_metric(labels, *_batch_buckets(stats.batch_sizes))
-        yield from (restarts, depth, sizes)
+        yield from (restarts, looping, states, depth, sizes)
 
 
 def _requests(revisions: list[LiveRevision]) -> Iterator[Metric]:

@@ -56,6 +56,10 @@ class GroupStats:
     run_seconds: float
     """Time workers spent in the model."""
     pids: tuple[int, ...]
+    instances: Mapping[InstanceState, int]
+    """State → how many instances are in it; every state is there."""
+    crash_looping: int
+    """Instances that keep dying, between two deaths too: a moment of readiness is no end of it."""
     restarts: int
     private_bytes: int
     shared_bytes: int
@@ -149,6 +153,7 @@ class WorkerGroup:
     def stats(self) -> GroupStats:
         """Numbers for metrics and the report."""
         tally = self._work.tally
+        states = [instance.state for instance in self._instances]
         return GroupStats(
             state=self._state(),
             queue_depth=self._work.queued,
@@ -160,6 +165,8 @@ class WorkerGroup:
             gathered_bytes=tally.gathered_bytes,
             run_seconds=tally.run_seconds,
             pids=tuple(instance.pid for instance in self._instances if instance.pid is not None),
+            instances={state: states.count(state) for state in InstanceState},
+            crash_looping=sum(instance.is_crash_looping for instance in self._instances),
             restarts=sum(instance.restarts for instance in self._instances),
             private_bytes=sum(instance.private_bytes for instance in self._instances),
             shared_bytes=max((instance.shared_bytes for instance in self._instances), default=0),

@@ -8,10 +8,11 @@ it, and its last answer has left.
 import asyncio
 from collections.abc import Callable
 
-from podium.serving.group import GroupState
 from podium.serving.lifecycle import HostedRevision
+from podium.serving.outage import Outage
 from podium.serving.routing import Route, Router, Target
 from podium.serving.shared_groups import SharedGroups
+from podium.serving.supervisor import InstanceState
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Assignment, DrainPolicy, ResourceRef, Revision, RevisionState
 from podium_crds.reasons import Reason
@@ -20,7 +21,6 @@ log = get_logger(__name__)
 
 FULL_WEIGHT = 100
 READY_STATES = (RevisionState.READY, RevisionState.ACTIVE)
-UP_STATES = {GroupState.READY, GroupState.DEGRADED}
 
 
 class Resident:
@@ -44,7 +44,7 @@ class Resident:
         self._turn = asyncio.Semaphore(1)
         self._applied: Assignment | None = None
         self._targets: tuple[tuple[HostedRevision, int], ...] = ()
-        self._down_since: dict[HostedRevision, float] = {}
+        self._outages: dict[HostedRevision, Outage] = {}
         self._crash_looping: set[HostedRevision] = set()
         """Revisions whose workers kept dying since the last assignment."""
         self._ending: dict[HostedRevision, asyncio.Task[None]] = {}
@@ -73,20 +73,22 @@ class Resident:
 
     def check_health(self) -> None:
         """Looks at the workers of every loaded revision; call it about once a second."""
-        now = self._clock()
+        now, grace = self._clock(), self.drain_policy.restart_grace_seconds
         for hosted in self.hosted:
             self._note_crash_loop(hosted)
-            if hosted.live is None or _is_up(hosted):
-                self._down_since.pop(hosted, None)
-            elif hosted not in self._down_since:
-                self._down_since[hosted] = now
-                log.warning("workers_down", resource=self.resource.name, revision=hosted.name)
+            if hosted.live is None:
+                continue
+            outage = self._outages.setdefault(hosted, Outage())
+            was_down = outage.exceeds(grace)
+            outage.note(now, is_up=_is_up(hosted), grace_s=grace)
+            if outage.exceeds(grace) and not was_down:
+                log.error("workers_down", resource=self.resource.name, revision=hosted.name, grace_s=grace)
         self._settle()
 
     def is_ready(self) -> bool:
         """Whether clients may be sent here: something is routed, and not down longer than the grace."""
-        now, grace = self._clock(), self.drain_policy.restart_grace_seconds
-        return any(now - self._down_since.get(hosted, now) <= grace for hosted, _ in self._targets)
+        grace = self.drain_policy.restart_grace_seconds
+        return any(not self._outages.get(hosted, Outage()).exceeds(grace) for hosted, _ in self._targets)
 
     async def end(self) -> None:
         """Takes the resource out of routing and unloads everything."""
@@ -153,7 +155,7 @@ class Resident:
 
     def _note_crash_loop(self, hosted: HostedRevision) -> None:
         """From here on its traffic goes to others, if there are any; coming up once more does not give it back."""
-        if hosted.live is None or hosted in self._crash_looping or GroupState.CRASH_LOOP not in _states(hosted):
+        if hosted.live is None or hosted in self._crash_looping or not _is_crash_looping(hosted):
             return
         self._crash_looping.add(hosted)
         hosted.fail(Reason.RUNTIME_CRASH_LOOP, "its workers keep dying; see their last lines in the pod's log")
@@ -211,7 +213,7 @@ class Resident:
     async def _end_one(self, hosted: HostedRevision) -> None:
         await hosted.end()
         self.hosted.remove(hosted)
-        self._down_since.pop(hosted, None)
+        self._outages.pop(hosted, None)
         self._crash_looping.discard(hosted)
         self._ending.pop(hosted, None)
         log.info("revision_unloaded", resource=self.resource.name, revision=hosted.name)
@@ -231,8 +233,9 @@ def _names(assignment: Assignment, hosted: HostedRevision) -> bool:
 
 
 def _is_up(hosted: HostedRevision) -> bool:
-    return _states(hosted) <= UP_STATES
+    """Every member has an instance that takes batches."""
+    return all(shared.group.stats().instances[InstanceState.READY] for shared in hosted.held.values() if shared.group)
 
 
-def _states(hosted: HostedRevision) -> set[GroupState]:
-    return {shared.group.stats().state for shared in hosted.held.values() if shared.group is not None}
+def _is_crash_looping(hosted: HostedRevision) -> bool:
+    return any(shared.group.stats().crash_looping for shared in hosted.held.values() if shared.group)

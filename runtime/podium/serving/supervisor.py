@@ -21,6 +21,7 @@ from podium.ipc.channel import NoCredit, Payloads, PeerGone
 from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
 from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stop, ToWorker
+from podium.serving.backoff import STABLE_AFTER_S, Backoff
 from podium.serving.forkserver import ForkLost
 from podium.serving.memory import MIB, load_budget, overrun
 from podium.serving.pod import PodResources
@@ -31,13 +32,8 @@ from podium_crds.reasons import Reason
 
 log = get_logger(__name__)
 
-FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 30.0
 MEASURE_EVERY_S = 10.0
 """How old the memory figures of a report may be."""
-STABLE_AFTER_S = 60.0
-"""A life this long clears the count of failures."""
-CRASH_LOOP_FAILURES = 3
 KILL_TIMEOUT_S = 10.0
 """The kernel ends a killed process at once, unless it is stuck in a driver."""
 LAST_WORDS_TIMEOUT_S = 1.0
@@ -94,7 +90,8 @@ class Supervisor:
         self._pod = pod
         self._events = events
         self._life: _Life | None = None
-        self._failures = 0
+        self._backoff = Backoff()
+        self._ready_since: float | None = None
         self._budget_bytes = 0
         """Private memory that the present life may take while it loads."""
         self._kill_reason: str | None = None
@@ -105,6 +102,13 @@ class Supervisor:
     def ready(self) -> bool:
         """True while the worker takes batches."""
         return self.state is InstanceState.READY
+
+    @property
+    def is_crash_looping(self) -> bool:
+        """True from the death that made it one until a life has been stable."""
+        since = self._ready_since
+        lived_s = 0.0 if since is None else asyncio.get_running_loop().time() - since
+        return self._backoff.is_crash_loop and lived_s <= STABLE_AFTER_S
 
     @property
     def pid(self) -> int | None:
@@ -178,8 +182,7 @@ class Supervisor:
                 began = None
             if self._stopping:
                 return
-            now = asyncio.get_running_loop().time()
-            self._failures = 1 if began is not None and now - began > STABLE_AFTER_S else self._failures + 1
+            self._backoff.note_end(None if began is None else asyncio.get_running_loop().time() - began)
             await self._back_off()
 
     def _supervision_ended(self, first: asyncio.Future[None], task: asyncio.Task[None]) -> None:
@@ -192,12 +195,11 @@ class Supervisor:
             first.set_exception(error)
 
     async def _back_off(self) -> None:
-        crashing = self._failures >= CRASH_LOOP_FAILURES
+        crashing = self._backoff.is_crash_loop
         self.state = InstanceState.CRASH_LOOP if crashing else InstanceState.BACKING_OFF
-        delay = 0.0 if self._failures == 1 else min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self._failures, 16))
-        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads restarts, guards nothing
+        delay = self._backoff.delay_s(random.random())  # noqa: S311 - spreads restarts, guards nothing
         level = log.error if crashing else log.warning
-        level("worker_restarting", instance=self.name, failures=self._failures, delay_s=round(delay, 3))
+        level("worker_restarting", instance=self.name, failures=self._backoff.failures, delay_s=round(delay, 3))
         await asyncio.sleep(delay)
         self.restarts += 1
 
@@ -208,7 +210,7 @@ class Supervisor:
             life = await self._launch(journal_fd)
             try:
                 await self._loaded(life)
-                began = asyncio.get_running_loop().time()
+                began = self._ready_since = asyncio.get_running_loop().time()
                 if not first.done():
                     first.set_result(None)
                 self._events.ready(self)
@@ -228,6 +230,7 @@ class Supervisor:
         if self.ready:
             self.state = InstanceState.BACKING_OFF
         self._pod.broker.unregister(life.peer)
+        self._ready_since = None
         life.process.kill()
         await asyncio.wait((life.process.exited,), timeout=KILL_TIMEOUT_S)
         await self._pod.end_strays()

@@ -271,6 +271,9 @@ def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_warm_one(
         until(gone_bad, "the warm revision takes over")
         answer = httpx.post(pod.url + PREDICT, json={"inputs": {"x": [1.0]}})
         assert answer.headers["podium-revision"] == "scale-2"
+        series = httpx.get(pod.url + "/metrics").text
+        labels = 'member="scale",model="scale",revision="scale-3"'
+        assert f"podium_workers_crash_looping{{{labels}}} 1.0" in series
         failed = pod.report().revision("scale-3")
         assert failed is not None
         assert (failed.state, failed.last_failure and failed.last_failure.reason) == ("Failed", "RuntimeCrashLoop")

@@ -138,14 +138,14 @@ async def test_a_short_client_deadline_does_not_get_a_slow_model_killed(
 async def test_a_model_that_keeps_dying_shows_as_a_crash_loop(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podium.serving.supervisor.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 0.01)
     group = await groups.start(CONTROLLED)
     for deaths in range(1, 4):
         with pytest.raises(WorkerDied):
             await ask(group, column(DIE))
         await eventually(partial(has_restarted, group, deaths))
     np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
-    monkeypatch.setattr("podium.serving.supervisor.FIRST_BACKOFF_S", 30.0)
+    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 30.0)
     kill(group)
     await eventually(lambda: group.stats().state is GroupState.CRASH_LOOP)
 
@@ -265,7 +265,7 @@ async def test_a_warm_up_that_raises_keeps_no_worker_from_its_work(groups: Group
 
 
 async def test_restarts_leave_no_descriptor_open(groups: GroupMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podium.serving.supervisor.FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 0.001)
     group = await groups.start(CONTROLLED)
     await ask(group, column(WORK))
     before = open_descriptors()

@@ -95,7 +95,7 @@ class Storm:
 async def test_a_storm_loses_no_request_and_no_lease(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch, seed: int, idempotent: bool
 ) -> None:
-    monkeypatch.setattr("podium.serving.supervisor.FIRST_BACKOFF_S", 0.005)
+    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 0.005)
     group = await groups.start(SLOW_DOUBLE, instances=2, idempotent=idempotent, batching={"max_queue_size": REQUESTS})
     storm = Storm(group, groups, seed)
     await storm.blow()
