@@ -1,17 +1,25 @@
-"""The Python engine: a class with `load`, `infer` or `infer_batch`, and `unload`. See podium.sdk.model.Model."""
+"""The Python engine: a class with `load`, `infer` or `infer_batch`, `infer_stream`, `unload`. See podium.sdk.model."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from podium.engines.base import EngineBatch, LoadError, resolve_entrypoint, user_error, wrapped
+from podium.engines.base import Arrays, EngineBatch, LoadError, StreamRequest, resolve_entrypoint, user_error, wrapped
 from podium.errors import ModelError
-from podium.sdk.model import ModelContext, defines_infer_batch
-
-Arrays = Mapping[str, NDArray[Any]]
+from podium.sdk.model import ModelContext, defines_infer, defines_infer_batch, defines_infer_stream
 
 
 class PythonEngine:
@@ -22,14 +30,24 @@ class PythonEngine:
         self._context = context
         self._model: Any = None
 
+    @property
+    def infers(self) -> bool:
+        """Whether the class answers batches."""
+        return defines_infer(self._model)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the class answers streams."""
+        return defines_infer_stream(self._model)
+
     def load(self) -> None:
         """Imports the class, makes an object, calls its `load`. Raises LoadError or what the user's code raises."""
         factory = resolve_entrypoint(self._entrypoint, self._context.artifact_dir)
         if not callable(factory):
             raise LoadError(f"entrypoint {self._entrypoint!r} is {type(factory).__name__}, expected a class")
         self._model = factory()
-        if not (callable(getattr(self._model, "infer", None)) or defines_infer_batch(self._model)):
-            raise LoadError(f"{type(self._model).__name__} has neither a method infer nor infer_batch")
+        if not (self.infers or self.streams):
+            raise LoadError(f"{type(self._model).__name__} has no method infer, infer_batch or infer_stream")
         if callable(load := getattr(self._model, "load", None)):
             load(self._context)
 
@@ -49,6 +67,17 @@ class PythonEngine:
             raise
         except Exception as error:
             raise wrapped(error, "infer raised") from error
+
+    def stream(self, request: StreamRequest) -> Iterator[Arrays] | AsyncIterator[Arrays]:
+        """One call of `infer_stream`. Raises ModelError for no generator, and what the user's code raises."""
+        answer = self._model.infer_stream({name: tensor.array() for name, tensor in request.inputs.items()})
+        if isinstance(answer, AsyncIterable):
+            return _async_chunks(answer)
+        if isinstance(answer, Iterable) and not isinstance(answer, (Mapping, str, bytes)):
+            return _chunks(answer)
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise ModelError(f"infer_stream returned {type(answer).__name__}, expected a generator: yield each chunk")
 
     def unload(self) -> None:
         """Calls the model's own `unload`, where it has one."""
@@ -90,7 +119,25 @@ def _check_rows(answer: Arrays, rows: int) -> None:
             raise ModelError(f"output {name!r} of one request has shape {list(array.shape)}, expected {rows} rows")
 
 
-def _as_arrays(answer: object) -> Arrays:
+def _chunks(items: Iterable[object]) -> Generator[Arrays]:
+    try:
+        for item in items:
+            yield _as_arrays(item, "infer_stream yielded")
+    finally:
+        if callable(close := getattr(items, "close", None)):
+            close()
+
+
+async def _async_chunks(items: AsyncIterable[object]) -> AsyncGenerator[Arrays]:
+    try:
+        async for item in items:
+            yield _as_arrays(item, "infer_stream yielded")
+    finally:
+        if callable(aclose := getattr(items, "aclose", None)):
+            await aclose()
+
+
+def _as_arrays(answer: object, said: str = "infer returned") -> Arrays:
     if not isinstance(answer, Mapping):
-        raise ModelError(f"infer returned {type(answer).__name__}, expected a dictionary of arrays by output name")
+        raise ModelError(f"{said} {type(answer).__name__}, expected a dictionary of arrays by output name")
     return {str(name): np.asarray(value) for name, value in answer.items()}

@@ -30,6 +30,8 @@ HIGH_WATER_MESSAGES = 64
 """Unsent messages to or from one worker; with one batch at a time, a handful is normal."""
 WORKER_LINGER_MS = 2000
 """How long an exiting worker waits for its last words to leave."""
+WORKER_SEND_MS = 30_000
+"""How long a worker waits for a front end that reads nothing. Streams fill the pipe within a moment of its silence."""
 
 Payloads = Sequence[bytes]
 Handler = Callable[[bytes, FromWorker, Payloads], None]
@@ -164,7 +166,10 @@ class WorkerChannel:
         """Use `connect`."""
         self._context = context
         self._socket = socket
-        self._parent_fd = parent_fd
+        self.fd = int(socket.getsockopt(zmq.FD))
+        """Becomes readable, once, when something may have come: ask `has_message` after every send and receive."""
+        self.parent_fd = parent_fd
+        """Readable when the front end has ended."""
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(parent_fd, zmq.POLLIN)
@@ -179,7 +184,7 @@ class WorkerChannel:
         socket.setsockopt(zmq.LINGER, WORKER_LINGER_MS)
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MESSAGES)
         socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MESSAGES)
-        socket.setsockopt(zmq.SNDTIMEO, WORKER_LINGER_MS)
+        socket.setsockopt(zmq.SNDTIMEO, WORKER_SEND_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_INLINE_BYTES, MAX_HEADER_BYTES))
         socket.connect(endpoint)
         return cls(context, socket, parent_fd)
@@ -198,6 +203,10 @@ class WorkerChannel:
             return None
         frames = self._socket.recv_multipart()
         return decode_to_worker(frames[0]), frames[1:]
+
+    def has_message(self) -> bool:
+        """Whether `receive` would give one at once."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def close(self) -> None:
         """Waits up to two seconds for what was sent to leave."""

@@ -41,6 +41,13 @@ class Model:
     the last lines of its traceback; mark the resource `idempotent` to have a bad row found and failed alone.
     A subclass may define `infer_batch(self, requests)` as well: it gets a list with one dictionary per request, in
     place of one dictionary of concatenated rows, and returns as many dictionaries in the same order.
+
+    A subclass that defines `infer_stream(self, inputs)` answers requests for a stream: a generator that yields a
+    dictionary of arrays for each chunk; declared outputs may come in any chunk, or in none. Inputs are its own.
+    A sync generator is advanced on the one thread, in turn with those of other requests and with batches between, so a
+    step should take milliseconds. An `async def` generator runs on the worker's event loop, many at once, and must not
+    block it. Either is paused while the client has 256 KiB unread, and closed (`GeneratorExit`, or `CancelledError` at
+    its `await`) when the client leaves or the time is up. With `infer_stream` alone, only streams are answered.
     """
 
     def load(self, ctx: ModelContext) -> None:
@@ -56,6 +63,17 @@ class Model:
 
     def unload(self) -> None:
         """Called before the process ends in good order; not after a crash."""
+
+
+def defines_infer(model: object) -> bool:
+    """True where the model answers batches: its class has an `infer` of its own, or an `infer_batch`."""
+    has_own = callable(getattr(model, "infer", None)) and getattr(type(model), "infer", None) is not Model.infer
+    return has_own or defines_infer_batch(model)
+
+
+def defines_infer_stream(model: object) -> bool:
+    """True where the model's class has an `infer_stream`."""
+    return callable(getattr(model, "infer_stream", None))
 
 
 def defines_infer_batch(model: object) -> bool:

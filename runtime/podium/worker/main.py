@@ -1,176 +1,100 @@
 """Entry point of a worker: `python -m podium.worker.main`, or the same function in a child of the fork server.
 
-Order: tie to the front end, connect, load, say Ready, answer batches until Stop. One thread does it all; ZeroMQ's own
-I/O thread buffers what arrives meanwhile.
+Order: tie to the front end, connect, load, say Ready, answer until Stop. One thread does it all: in a blocking loop
+where the engine answers batches alone, else on an event loop.
 """
 
+import asyncio
 import faulthandler
 import gc
 import os
 import signal
 import sys
 import time
-from collections import deque
 from pathlib import Path
 
-import msgspec
-
-from podium.engines.base import Engine, LoadError, context_of, user_error
-from podium.errors import (
-    MAX_MESSAGE_CHARS,
-    ContractBreach,
-    ModelError,
-    ModelOutOfMemory,
-    PodiumError,
-    ProtocolError,
-    clipped,
-)
+from podium.engines.base import AsyncEngine, Engine, LoadError, StreamingEngine, context_of, user_error
+from podium.errors import PodiumError, ProtocolError, clipped
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
-from podium.ipc.channel import Payloads, WorkerChannel
-from podium.ipc.descriptor import SlotRange
+from podium.ipc.channel import WorkerChannel
 from podium.ipc.journal import Journal
-from podium.ipc.protocol import (
-    MAX_IN_HAND,
-    Cancel,
-    Dispatch,
-    Drain,
-    Failure,
-    Grant,
-    Hello,
-    LoadFailed,
-    Need,
-    Ready,
-    Reply,
-    Stop,
-    ToWorker,
-)
+from podium.ipc.protocol import Hello, LoadFailed, Ready
 from podium.ipc.view import ArenaView
 from podium.worker.binding import bind_to_parent
+from podium.worker.blocking import BlockingLoop
 from podium.worker.instance import Instance
 from podium.worker.limits import beyond, held_to, is_out_of_memory
-from podium.worker.orphans import collect_orphans
+from podium.worker.link import EXIT_LOAD_FAILED, EXIT_PROTOCOL, Link
+from podium.worker.streaming import StreamingLoop
 from podium_crds.assignment import EngineKind, Member
-
-GRANT_TIMEOUT_S = 30.0
-"""The front end answers Need at once; silence means that it is gone."""
-EXIT_LOAD_FAILED = 1
-EXIT_ORPHANED = 3
-EXIT_PROTOCOL = 4
+from podium_crds.tensors import TensorSpec
 
 
-class Stopped(Exception):  # noqa: N818
-    """Stop arrived, or the front end is gone."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class Worker:
-    """The loop of one worker process."""
-
-    def __init__(self, bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal: Journal) -> None:
-        self._journal = journal
-        self._bootstrap = bootstrap
-        self._channel = channel
-        self._view = view
-        self._cancelled: set[int] = set()
-        """Batches in hand that nobody waits for."""
-        self._following: deque[tuple[Dispatch, Payloads]] = deque()
-        """Batches that came while another was in hand, oldest first."""
-
-    def serve(self) -> int:
-        """Loads, answers, unloads. Returns the exit status."""
-        epoch = self._bootstrap.epoch
-        self._channel.send(Hello(epoch, self._bootstrap.token, os.getpid()))
-        try:
-            instance, load_s = self._load()
-        except BaseException as error:  # noqa: BLE001 - SystemExit in the user's load is a failed load, too
-            self._channel.send(LoadFailed(epoch, load_failure(error, self._bootstrap.load_bytes)))
-            return exit_status(error)
-        self._channel.send(Ready(epoch, load_s))
-        try:
-            while True:
-                self._step(instance)
-        except Stopped as stopped:
-            instance.engine.unload()
-            return stopped.status
-
-    def _load(self) -> tuple[Instance, float]:
-        started = time.perf_counter()
-        member = Member.model_validate_json(self._bootstrap.member)
-        artifact_dir = Path(self._bootstrap.artifact_dir)
-        with held_to(self._bootstrap.load_bytes, artifact_dir):
-            engine = build_engine(member, artifact_dir, self._bootstrap.device)
-            engine.load()
-            engine.warm_up()
-        gc.freeze()  # what a loaded model consists of is walked by no later collection
-        instance = Instance(member, engine, self._view, self._bootstrap.inline_bytes)
-        return instance, time.perf_counter() - started
-
-    def _step(self, instance: Instance) -> None:
-        message, payloads = self._following.popleft() if self._following else self._receive(None)
-        if isinstance(message, Dispatch):
-            self._run(instance, message, payloads)
-        else:
-            self._note(message, payloads)
-
-    def _run(self, instance: Instance, dispatch: Dispatch, payloads: Payloads) -> None:
-        self._peek()
-        if dispatch.batch in self._cancelled:
-            self._cancelled.discard(dispatch.batch)
-            self._channel.send(Failure(dispatch.epoch, dispatch.batch, "cancelled before it began"))
-            return
-        self._journal.begin(dispatch.batch)
-        answer, frames = self._answer(instance, dispatch, payloads)
-        held = instance.held.generations()  # here, where no frame and no traceback refers to the inputs any more
-        self._channel.send(msgspec.structs.replace(answer, held=held) if held else answer, frames)
-        collect_orphans()
-
-    def _answer(self, instance: Instance, dispatch: Dispatch, payloads: Payloads) -> tuple[Reply | Failure, Payloads]:
-        try:
-            return instance.run(dispatch, payloads, self._ask)
-        except (ModelError, ProtocolError) as error:
-            message = clipped(str(error), MAX_MESSAGE_CHARS)
-            breach, memory = isinstance(error, ContractBreach), isinstance(error, ModelOutOfMemory)
-            return Failure(dispatch.epoch, dispatch.batch, message, breach, out_of_memory=memory), ()
-
-    def _ask(self, batch: int, nbytes: int) -> SlotRange | None:
-        self._channel.send(Need(self._bootstrap.epoch, batch, nbytes))
-        deadline = time.monotonic() + GRANT_TIMEOUT_S
-        while True:
-            message, payloads = self._receive(max(0.0, deadline - time.monotonic()))
-            if isinstance(message, Grant) and message.batch == batch:
-                return message.grant
-            self._note(message, payloads)
-
-    def _receive(self, timeout_s: float | None) -> tuple[ToWorker, Payloads]:
-        received = self._channel.receive(timeout_s)
-        if received is None:
-            raise Stopped(EXIT_ORPHANED)
-        if received[0].epoch != self._bootstrap.epoch:
-            raise ProtocolError(f"a message of epoch {received[0].epoch} for epoch {self._bootstrap.epoch}")
-        return received
-
-    def _peek(self) -> None:
-        """Takes in what arrived behind the dispatch: it may have been cancelled meanwhile."""
-        while (received := self._channel.receive(0)) is not None:
-            self._note(*received)
-
-    def _note(self, message: ToWorker, payloads: Payloads) -> None:
-        if isinstance(message, Stop):
-            raise Stopped(0)
-        if isinstance(message, Cancel):
-            if len(self._cancelled) >= MAX_IN_HAND:  # what was cancelled too late was answered long ago
-                self._cancelled.discard(min(self._cancelled))
-            self._cancelled.add(message.batch)
-        elif isinstance(message, Dispatch) and len(self._following) < MAX_IN_HAND:
-            self._following.append((message, payloads))
-        elif not isinstance(message, (Drain, Grant)):
-            raise ProtocolError(f"{type(message).__name__} while a batch is in hand")
+def serve(bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal: Journal) -> int:
+    """Loads, answers, unloads. Returns the exit status. Raises ProtocolError."""
+    link = Link(channel, bootstrap.epoch)
+    link.send(Hello(link.epoch, bootstrap.token, os.getpid()))
+    started = time.perf_counter()
+    artifact_dir = Path(bootstrap.artifact_dir)
+    try:
+        member = Member.model_validate_json(bootstrap.member)
+        with held_to(bootstrap.load_bytes, artifact_dir):
+            engine = build_engine(member, artifact_dir, bootstrap.device)
+            if not isinstance(engine, AsyncEngine):
+                engine.load()
+                engine.warm_up()
+    except BaseException as error:  # noqa: BLE001 - SystemExit in the user's load is a failed load, too
+        return _refuse(link, error, bootstrap.load_bytes)
+    if isinstance(engine, AsyncEngine):
+        return asyncio.run(_serve_async(link, view, engine, member))
+    gc.freeze()  # what a loaded model consists of is walked by no later collection
+    instance = Instance(member, engine, view, bootstrap.inline_bytes)
+    status = _answer(link, journal, instance, time.perf_counter() - started)
+    engine.unload()
+    return status
 
 
-def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine:
+def _answer(link: Link, journal: Journal, instance: Instance, load_s: float) -> int:
+    """Says Ready and answers until Stop, in the loop that the engine needs."""
+    engine = instance.engine
+    if isinstance(engine, StreamingEngine) and engine.streams:
+        link.send(Ready(link.epoch, load_s, infers=engine.infers, streams=True))
+        return asyncio.run(_answer_streams(link, journal, instance, engine))
+    link.send(Ready(link.epoch, load_s))
+    return BlockingLoop(link, journal, instance).run()
+
+
+async def _answer_streams(link: Link, journal: Journal, instance: Instance, engine: StreamingEngine) -> int:
+    loop = StreamingLoop(link, instance.view, engine, _declared(instance.member))
+    if engine.infers:
+        loop.answer_batches(journal, instance)
+    return await loop.run()
+
+
+async def _serve_async(link: Link, view: ArenaView, engine: AsyncEngine, member: Member) -> int:
+    """The whole life of an engine that lives on the event loop."""
+    started = time.perf_counter()
+    try:
+        await engine.load_async()
+        await engine.warm_up_async()
+    except BaseException as error:  # noqa: BLE001 - as in `serve`
+        return _refuse(link, error)
+    link.send(Ready(link.epoch, time.perf_counter() - started, infers=False, streams=True))
+    status = await StreamingLoop(link, view, engine, _declared(member)).run()
+    await engine.unload_async()
+    return status
+
+
+def _refuse(link: Link, error: BaseException, load_bytes: int | None = None) -> int:
+    link.send(LoadFailed(link.epoch, load_failure(error, load_bytes)))
+    return exit_status(error)
+
+
+def _declared(member: Member) -> dict[str, TensorSpec]:
+    return {spec.name: spec for spec in member.outputs}
+
+
+def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine | AsyncEngine:
     """The backend of that kind. Its libraries are imported here, unless the fork server had them."""
     context = context_of(member, artifact_dir, device)
     if member.engine.kind is EngineKind.TORCH:
@@ -211,7 +135,7 @@ def run_worker(arena_fd: int, bootstrap_fd: int, journal_fd: int) -> int:
     view = ArenaView.attach(arena_fd, bootstrap.arena_bytes)
     channel = WorkerChannel.connect(bootstrap.endpoint, bootstrap.peer, parent_fd)
     try:
-        return Worker(bootstrap, channel, view, Journal(journal_fd)).serve()
+        return serve(bootstrap, channel, view, Journal(journal_fd))
     except ProtocolError as error:
         print(f"podium worker: {error}", file=sys.stderr)
         return EXIT_PROTOCOL

@@ -203,17 +203,17 @@ async def test_a_worker_that_answers_for_a_slot_it_was_not_given_is_killed(group
 
 async def test_a_worker_that_speaks_out_of_turn_is_killed(groups: GroupMaker) -> None:
     source = """
-    from podium.worker.main import Worker
+    from podium.worker.batches import Batches
     from podium.ipc.protocol import Failure
 
-    original = Worker._run
-    def hostile(self, instance, dispatch, payloads):
-        self._channel.send(Failure(dispatch.epoch, dispatch.batch + 1, "not mine"))
-        original(self, instance, dispatch, payloads)
+    original = Batches.run
+    def hostile(self, dispatch, payloads):
+        self._link.send(Failure(dispatch.epoch, dispatch.batch + 1, "not mine"))
+        original(self, dispatch, payloads)
 
     class Model:
         def load(self, ctx):
-            Worker._run = hostile
+            Batches.run = hostile
         def infer(self, inputs):
             return {"y": inputs["x"]}
     """

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
         ("model:Absent", "no attribute 'Absent'"),
         ("model", "expected module:attribute"),
         ("model:NUMBER", "int, expected a class"),
-        ("model:Empty", "neither a method infer nor infer_batch"),
+        ("model:Empty", "no method infer, infer_batch or infer_stream"),
         ("json:loads", "no module 'json'"),
         ("numpy:zeros", "no module 'numpy'"),
     ],
