@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     """Largest request body."""
     max_json_bytes: Annotated[int, Field(ge=1024)] = 8 << 20
     """Largest JSON part of a request; larger tensors go as binary."""
+    api_keys_path: Path | None = None
+    """Folder of a mounted Secret (a file for each key), or file of lines `name: key`; None: anybody may ask."""
+    access_log: bool = False
+    """Whether each answer is logged: path, status, time, ids, the name of the API key; never a payload."""
     mount_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often the mounted assignment is looked at."""
     artifact_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0

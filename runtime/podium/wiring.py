@@ -12,9 +12,11 @@ from pathlib import Path
 
 from podium.artifacts import ArtifactStore, Limits
 from podium.errors import PodiumError
+from podium.http.access_log import AccessLog
 from podium.http.admin import AdminTokens, admin_app
+from podium.http.api_keys import ApiKeys
 from podium.http.app import cold_app
-from podium.http.front import FrontDoor
+from podium.http.front import Door, FrontDoor
 from podium.http.limits import Limits as HttpLimits
 from podium.http.metrics import registry
 from podium.http.oip import Receiving
@@ -107,7 +109,9 @@ async def opened(settings: Settings, *, artifact_cache_bytes: int | None = None)
         garbage = GarbageControl()
         metrics = registry(residents, resources.arena, garbage)
         limits = HttpLimits(settings.max_body_bytes, settings.max_json_bytes)
-        front = FrontDoor(residents, Receiving(resources.arena), limits, cold_app(residents, metrics), loop.time)
+        keys = ApiKeys(settings.api_keys_path) if settings.api_keys_path is not None else None
+        door = Door(limits, keys, AccessLog(enabled=settings.access_log))
+        front = FrontDoor(residents, Receiving(resources.arena), door, cold_app(residents, metrics), loop.time)
         runtime = Runtime(settings, residents, QuietServer(front, listener), asyncio.Event(), asyncio.Event())
         await runtime.data.open()
         log.info("data_port_open", port=runtime.data.port)

@@ -27,6 +27,9 @@ def serve(
     ] = None,
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File of lines `name: key`; only requests with one are answered.", exists=True)
+    ] = None,
     pod: Annotated[bool, typer.Option("--pod", help="Run as a pod of a cluster: settings from PODIUM_*.")] = False,
 ) -> None:
     """Serve resources from files, hot-swapping when a file changes; or, with --pod, what the operator assigns."""
@@ -34,7 +37,7 @@ def serve(
 
     if pod == bool(file):
         raise typer.BadParameter("give either -f FILE (once or more) or --pod")
-    raise typer.Exit(serve_in_pod() if pod else serve_files(tuple(file or ()), host, port))
+    raise typer.Exit(serve_in_pod() if pod else serve_files(tuple(file or ()), host, port, api_key_file))
 
 
 @app.command()

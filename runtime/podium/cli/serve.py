@@ -33,11 +33,16 @@ def serve_in_pod() -> int:
     return _run(wiring.serve_pod(settings))
 
 
-def serve_files(paths: tuple[Path, ...], host: str, port: int) -> int:
+def serve_files(paths: tuple[Path, ...], host: str, port: int, api_key_file: Path | None = None) -> int:
     """Serves what the files say until interrupted."""
     try:
         settings = read_settings(
-            host=host, data_port=port, state_dir=_state_dir(), log_format="terminal", log_level=_log_level()
+            host=host,
+            data_port=port,
+            state_dir=_state_dir(),
+            log_format="terminal",
+            log_level=_log_level(),
+            api_keys_path=api_key_file or _api_keys_path(),
         )
         texts = read_texts(paths)
         compile_texts(texts)
@@ -129,6 +134,10 @@ def _state_dir() -> Path:
     if given := os.environ.get("PODIUM_STATE_DIR"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podium"
+
+
+def _api_keys_path() -> Path | None:
+    return Path(given) if (given := os.environ.get("PODIUM_API_KEYS_PATH")) else None
 
 
 def _log_level() -> str:

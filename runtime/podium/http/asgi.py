@@ -15,6 +15,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Fields = Mapping[bytes, bytes]
+"""Request headers by lower-case name."""
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
@@ -37,26 +39,26 @@ def json_answer(value: object, status: int = 200) -> Answer:
 
 
 def error_answer(error: ErrorAnswer, request_id: str, *, plain: bool) -> Answer:
-    """The one error body; `plain` is the form that the Open Inference Protocol asks for."""
+    """The one error body; `plain` puts the message where the Open Inference Protocol wants it."""
+    facts = {"code": error.code, "retryable": error.retryable, "request_id": request_id}
     body: Mapping[str, object]
-    if plain:
-        body = {"error": error.message}
-    else:
-        body = {"error": {"code": error.code, "message": error.message, "request_id": request_id}}
-    headers: Headers = []
+    body = {"error": error.message, **facts} if plain else {"error": {**facts, "message": error.message}}
+    headers = list(error.headers)
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()))
-    if error.status == 405:
-        headers.append((b"allow", b"POST"))
     return Answer(error.status, orjson.dumps(body), JSON, tuple(headers))
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first value of a header, by lower-case name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
+def fields_of(scope: Scope) -> Fields:
+    """The headers of a request. One given more than once has its values joined, as RFC 9110 has it: where only one
+    value makes sense, the joined one is no valid value."""
+    headers = scope["headers"]
+    fields: dict[bytes, bytes] = dict(headers)
+    if len(fields) != len(headers):
+        fields = {}
+        for name, value in headers:
+            fields[name] = b", ".join((fields[name], value)) if name in fields else value
+    return fields
 
 
 async def respond(send: Send, answer: Answer, extra: Headers) -> None:

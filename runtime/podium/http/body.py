@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Self
 
-from podium.http.asgi import Receive, Scope, header
+from podium.http.asgi import Fields, Receive
 from podium.http.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, UnsupportedEncodingError
-from podium.http.limits import Limits
+from podium.http.limits import MIN_BODY_RATE, Limits
 
 IDENTITY = (None, b"", b"identity")
 USE_BINARY = (
@@ -17,16 +18,17 @@ USE_BINARY = (
 class BodyReader:
     """One request's body, read front to back."""
 
-    def __init__(self, scope: Scope, receive: Receive, limits: Limits) -> None:
+    def __init__(self, fields: Fields, receive: Receive, limits: Limits) -> None:
         """Raises UnsupportedEncodingError, and BodyTooLargeError where Content-Length says so already."""
-        if (encoding := header(scope, b"content-encoding")) not in IDENTITY:
+        if (encoding := fields.get(b"content-encoding")) not in IDENTITY:
             raise UnsupportedEncodingError(f"content-encoding {encoding!r} is not taken; expected identity")
         self._receive = receive
         self._limits = limits
-        length = header(scope, b"content-length")
+        length = fields.get(b"content-length")
         self.length = int(length) if length and length.isdigit() else None
         """Content-Length; None where the body is chunked."""
         self._taken = 0
+        self._started = asyncio.get_running_loop().time()
         self._rest = memoryview(b"")
         self._ended = False
         if self.length is not None and self.length > limits.body_bytes:
@@ -37,12 +39,13 @@ class BodyReader:
         limit = self._limits.json_bytes
         if self.length is not None and self.length > limit:
             raise BodyTooLargeError(f"JSON body of {self.length} bytes; expected at most {limit}. {USE_BINARY}")
-        async with self._time_limit():
+        async with self._time_limit() as timeout:
             first = await self._chunk()
             if self._ended:  # the usual case: one piece, and no copy of it
                 return self._checked(first, limit)
             pieces = [first]
             while not self._ended:
+                timeout.extend(self._due())
                 pieces.append(await self._chunk())
                 if self._taken > limit:
                     break
@@ -61,19 +64,21 @@ class BodyReader:
         for target in targets:
             count += await self._fill(target)
         count += len(self._rest)
-        async with self._time_limit():
+        async with self._time_limit() as timeout:
             while not self._ended:
                 count += len(await self._chunk())
+                timeout.extend(self._due())
         return count
 
     async def _fill(self, target: memoryview) -> int:
         """Copies what comes next into `target`; returns how much of it was filled."""
         position = 0
-        async with self._time_limit():
+        async with self._time_limit() as timeout:
             while position < target.nbytes:
                 if not self._rest:
                     if self._ended:
                         break
+                    timeout.extend(self._due())
                     self._rest = memoryview(await self._chunk())
                     continue
                 piece = self._rest[: target.nbytes - position]
@@ -99,21 +104,29 @@ class BodyReader:
         return body
 
     def _time_limit(self) -> "_BodyTimeout":
-        return _BodyTimeout(self._limits.body_timeout_s)
+        return _BodyTimeout(self._due())
+
+    def _due(self) -> float:
+        """When the next byte must be here: the grace, and what has come at the least rate."""
+        return self._started + self._limits.body_grace_s + self._taken / MIN_BODY_RATE
 
 
 class _BodyTimeout:
     """asyncio.timeout whose expiry is the error of this module."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
+    def __init__(self, due: float) -> None:
+        self._timeout = asyncio.timeout_at(due)
 
-    async def __aenter__(self) -> None:
+    def extend(self, due: float) -> None:
+        """More has come in."""
+        self._timeout.reschedule(due)
+
+    async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
+        return self
 
     async def __aexit__(self, *exception: object) -> None:
         try:
             await self._timeout.__aexit__(*exception)  # type: ignore[arg-type]
         except TimeoutError as error:
-            raise BodyTimeoutError(f"the body did not come in within {self._seconds:g} s") from error
+            raise BodyTimeoutError(f"the body came in too slowly; expected {MIN_BODY_RATE} bytes/s at least") from error

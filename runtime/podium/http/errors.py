@@ -32,8 +32,28 @@ class UnsupportedEncodingError(RequestError):
     """The body is compressed."""
 
 
+class UnsupportedMediaTypeError(RequestError):
+    """No codec reads a body of that type, or writes an answer of the type asked for."""
+
+
+class UnauthorizedError(RequestError):
+    """The request carries none of the API keys."""
+
+
 class MethodNotAllowedError(RequestError):
-    """The route takes POST."""
+    """The route takes other methods."""
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"{method[:20]} is not taken here; expected {allowed}")
+        self.allowed = allowed
+
+
+class UnknownRouteError(RequestError):
+    """No route has that path."""
+
+
+class DeclaredElsewhereError(RequestError):
+    """What is loaded follows the resource; no request changes it."""
 
 
 class ClientGoneError(RequestError):
@@ -48,13 +68,23 @@ class ErrorAnswer:
     code: str
     message: str
     retry_after_s: float | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status == 503
 
 
 _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
+    (UnauthorizedError, 401, "unauthorized"),
     (UnknownModelError, 404, "not_found"),
+    (UnknownRouteError, 404, "unknown_route"),
     (MethodNotAllowedError, 405, "method_not_allowed"),
     (BodyTimeoutError, 408, "body_timeout"),
+    (DeclaredElsewhereError, 409, "declared_elsewhere"),
     (BodyTooLargeError, 413, "too_large"),
+    (UnsupportedMediaTypeError, 415, "unsupported_media_type"),
     (UnsupportedEncodingError, 415, "unsupported_encoding"),
     (InvalidInput, 422, "invalid_input"),
     (BranchConditionError, 422, "invalid_input"),
@@ -85,7 +115,7 @@ def answer_for(error: Exception) -> ErrorAnswer:
     for kind, status, code in _STATUSES:
         if isinstance(cause, kind):
             message = prefix + (str(cause) or code)
-            return ErrorAnswer(status, code, message, _retry_after(cause, status))
+            return ErrorAnswer(status, code, message, _retry_after(cause, status), _headers(cause))
     log.error("request_broke", error=cause)
     return ErrorAnswer(500, "internal", f"{prefix}internal error ({type(cause).__name__})")
 
@@ -94,3 +124,11 @@ def _retry_after(error: Exception, status: int) -> float | None:
     if isinstance(error, Overloaded | WorkerDied):
         return error.retry_after_s
     return DEFAULT_RETRY_AFTER_S if status == 503 else None
+
+
+def _headers(error: Exception) -> tuple[tuple[bytes, bytes], ...]:
+    if isinstance(error, MethodNotAllowedError):
+        return ((b"allow", error.allowed.encode()),)
+    if isinstance(error, UnauthorizedError):
+        return ((b"www-authenticate", b'Bearer realm="podium"'),)
+    return ()

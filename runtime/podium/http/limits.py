@@ -12,12 +12,21 @@ class Limits:
     """The whole request body."""
     json_bytes: int = 8 << 20
     """JSON, or the JSON part of a binary request."""
-    body_timeout_s: float = 60.0
-    """Longest time that a body may take to come in."""
+    body_grace_s: float = 10.0
+    """How long a body may take whatever its size; beyond that it must come at `MIN_BODY_RATE` on average."""
 
 
+MIN_BODY_RATE = 64 << 10
+"""Bytes per second: a slower body holds memory that others wait for."""
 MAX_TIMEOUT_MS = 3_600_000
+MAX_DEPTH = 16
+"""Levels of nesting of a JSON document."""
+MAX_HEADERS = 100
+MAX_HEAD_BYTES = 64 << 10
+MAX_URL_BYTES = 8 << 10
+MAX_CHUNKS = 1 << 16
+MAX_CONNECTIONS = 4096
+HEAD_TIMEOUT_S = 10.0
+"""From the first byte of a request's head to its last."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 """Request ids that are echoed; another one is replaced, since it goes into logs."""
-TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
-"""W3C trace context, level 1: all-zero ids and version ff are no trace."""

@@ -12,13 +12,14 @@ from typing import Any
 import orjson
 
 from podium.errors import InvalidInput, Overloaded
-from podium.http.asgi import BINARY, DUMP_OPTIONS, JSON, Answer, Scope, header
+from podium.http.asgi import BINARY, DUMP_OPTIONS, JSON, Answer, Fields
 from podium.http.body import BodyReader
 from podium.http.errors import BodyTooLargeError
 from podium.http.limits import MAX_TIMEOUT_MS
 from podium.http.predict import parse_object
 from podium.ipc.arena import Arena
-from podium.ipc.tensor import Tensor, check_layout, element_ends
+from podium.ipc.tensor import NUMPY_DTYPES, Tensor, check_layout, element_ends
+from podium.serving.contract import described
 from podium.serving.live import LiveRevision
 from podium.serving.named_tensors import (
     MAX_TENSORS,
@@ -27,14 +28,16 @@ from podium.serving.named_tensors import (
     parse_dtype,
     parse_shape,
     parse_tensor,
+    text_tensor,
 )
-from podium_crds.tensors import DType
+from podium_crds.tensors import DType, TensorSpec
 
 HEADER_LENGTH = b"inference-header-content-length"
 FORM = '{"inputs": [{"name", "shape", "datatype", "data"}], "outputs": [{"name"}]}'
 INLINE_BYTES = 4096
 """Below this a tensor stays on the heap: it will travel inside the message."""
 MAX_ID_CHARS = 256
+MAX_LENGTH_DIGITS = 12
 REFUSED = {
     "sequence_id": "sequences are not supported in v1alpha1",
     "shared_memory_region": "shared memory of clients is not supported; send the tensor",
@@ -84,15 +87,20 @@ class _Declared:
     tensor: Tensor | None = field(default=None)
 
 
-async def read_infer(scope: Scope, body: BodyReader, revision: LiveRevision, receiving: Receiving) -> OipRequest:
+async def read_infer(fields: Fields, body: BodyReader, revision: LiveRevision, receiving: Receiving) -> OipRequest:
     """The request of a body, its inputs checked against the contract. Raises InvalidInput, Overloaded."""
-    length = header(scope, HEADER_LENGTH)
+    length = fields.get(HEADER_LENGTH)
     if length is None:
         document = parse_object(await body.read_json(), FORM)
         tensors = _json_inputs(document, revision)
+    elif length == b"0":
+        return await _raw_input(body, revision, receiving)
     else:
-        if not length.isdigit() or not int(length):
-            raise InvalidInput("Inference-Header-Content-Length must be the positive length of the JSON part in bytes")
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+            raise InvalidInput(
+                "Inference-Header-Content-Length must be the length of the JSON part in bytes, "
+                "or 0 where the whole body is the one input"
+            )
         document = parse_object(await body.read_exactly(int(length)), FORM)
         tensors = await _binary_inputs(document, body, revision, receiving)
     try:
@@ -174,6 +182,51 @@ async def _binary_inputs(
         else:
             declared.append(_declared(entry, name, size))
     revision.contract.check_names([*tensors, *(item.name for item in declared)])
+    tensors.update(await _received(declared, body, receiving))
+    return {name: tensors[name] for _, name in _entries(document)}
+
+
+async def _raw_input(body: BodyReader, revision: LiveRevision, receiving: Receiving) -> OipRequest:
+    """The body is the one input, its open dimension what the length makes of it; answered in binary."""
+    name, spec = sole_input(revision)
+    if body.length is None:
+        raise InvalidInput("a body that is one raw input needs a Content-Length")
+    if spec.dtype is DType.BYTES:  # one element; its length in front is left out, as the extension has it
+        raw = await body.read_exactly(body.length)
+        tensors = {name: text_tensor([raw], (1,) * len(spec.shape))}
+    else:
+        shape = shape_of(spec, body.length)
+        tensors = await _received([_Declared(name, spec.dtype, shape, body.length)], body, receiving)
+    return OipRequest(None, tensors, None, binary_by_default=True, timeout_s=None)
+
+
+def sole_input(revision: LiveRevision) -> tuple[str, TensorSpec]:
+    """The input of a body that names none. Raises InvalidInput where the model declares another number of them."""
+    specs = revision.contract.inputs
+    wanted = [name for name in specs if name in revision.contract.required] or list(specs)
+    spec = specs[wanted[0]] if len(wanted) == 1 else None
+    if spec is None:
+        raise InvalidInput(
+            f"such a body is for models that declare one input; {revision.resource.name} declares {len(wanted)}: "
+            "name them, as JSON or with the binary extension"
+        )
+    return wanted[0], spec
+
+
+def shape_of(spec: TensorSpec, nbytes: int) -> tuple[int, ...]:
+    """The shape that so many bytes have; at most one dimension of the spec may be open. Raises InvalidInput."""
+    fixed = NUMPY_DTYPES[spec.dtype].itemsize * _count(tuple(dim for dim in spec.shape if dim != -1))
+    is_open = spec.shape.count(-1)
+    if is_open > 1:
+        raise InvalidInput(f"input {spec.name!r} has {is_open} open dimensions: send its shape along")
+    rows = nbytes // fixed if is_open and fixed else 1
+    if fixed * rows != nbytes:
+        raise InvalidInput(f"{nbytes} bytes are no {described(spec)}: expected a multiple of {fixed}")
+    return tuple(rows if dim == -1 else dim for dim in spec.shape)
+
+
+async def _received(declared: list[_Declared], body: BodyReader, receiving: Receiving) -> dict[str, Tensor]:
+    """Raw tensors from the socket, within what bodies may hold."""
     total = sum(item.nbytes for item in declared)
     if total > receiving.limit_bytes:
         raise BodyTooLargeError(f"{total} bytes of input; this pod's shared memory takes {receiving.limit_bytes}")
@@ -187,8 +240,7 @@ async def _binary_inputs(
         raise
     finally:
         receiving.held_bytes -= total
-    tensors.update({item.name: item.tensor for item in declared if item.tensor is not None})
-    return {name: tensors[name] for _, name in _entries(document)}
+    return {item.name: item.tensor for item in declared if item.tensor is not None}
 
 
 async def _fill(declared: list[_Declared], total: int, body: BodyReader, arena: Arena) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from podium.http.asgi import App
+from podium.http.protocol import BoundedProtocol
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 120
@@ -16,6 +17,8 @@ START_TIMEOUT_S = 30.0
 SETTLE_S = 1.0
 """How long connections are left open after the listener has closed, for requests that are on their way."""
 TICK_S = 0.01
+TICKS_BETWEEN_SWEEPS = 10
+"""uvicorn ticks ten times a second."""
 
 
 class QuietServer(uvicorn.Server):
@@ -24,7 +27,7 @@ class QuietServer(uvicorn.Server):
     def __init__(self, app: App, listener: socket.socket) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -46,6 +49,15 @@ class QuietServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Takes no signals: drain.py decides when listeners close."""
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's tick: once a second, connections that do not get on are ended."""
+        if counter % TICKS_BETWEEN_SWEEPS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.expire(now)
+        return await super().on_tick(counter)
 
     async def open(self) -> None:
         """Returns once connections are accepted."""

@@ -25,6 +25,8 @@ MAX_BYTES_ELEMENTS = 1 << 16
 """Elements of one BYTES tensor: each costs Python time."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z")
 KEYS = {"dtype", "shape", "data", "base64"}
+NUMPY_NAMES = {dtype.name: name for name, dtype in NUMPY_DTYPES.items()} | {"string": DType.BYTES}
+"""`float32` and the like, as clients of Inferno and Forge write them."""
 KINDS = {"b": "true or false", "i": "integers", "u": "integers", "f": "numbers"}
 
 
@@ -66,7 +68,9 @@ def parse_tensor(name: str, value: object, spec: TensorSpec | None) -> Tensor:
 
 
 def parse_dtype(name: str, value: object) -> DType:
-    """A dtype by its Open Inference Protocol name."""
+    """A dtype by its Open Inference Protocol name, or numpy's."""
+    if isinstance(value, str) and value in NUMPY_NAMES:
+        return NUMPY_NAMES[value]
     if not isinstance(value, str) or value not in DType.__members__:
         raise InvalidInput(f"input {name!r}: dtype {value!r}; expected one of {', '.join(DType)}")
     return DType(value)

@@ -156,15 +156,28 @@ def test_a_pipeline_takes_the_branch_that_its_condition_names(client: httpx.Clie
     assert "step shout" in mixed.json()["error"]["message"]
 
 
-def test_request_ids_and_trace_context_are_echoed_only_if_well_formed(client: httpx.Client) -> None:
+def test_a_request_id_is_echoed_only_if_well_formed(client: httpx.Client) -> None:
+    answer = client.post("/v1/models/scale:predict", json={"inputs": {"x": X}}, headers={"x-request-id": "abc-1"})
+    assert answer.headers["x-request-id"] == "abc-1"
+    answer = client.get("/v1/models", headers={"x-request-id": "a b\tc"})
+    assert answer.headers["x-request-id"] == answer.headers["traceparent"].split("-")[1]
+
+
+def test_a_trace_is_continued_with_a_span_of_its_own(client: httpx.Client) -> None:
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-    headers = {"x-request-id": "abc-1", "traceparent": trace}
-    answer = client.post("/v1/models/scale:predict", json={"inputs": {"x": X}}, headers=headers)
-    assert (answer.headers["x-request-id"], answer.headers["traceparent"]) == ("abc-1", trace)
-    headers = {"x-request-id": "a b\tc", "traceparent": "00-" + "0" * 32 + "-" + "b" * 16 + "-01"}
-    answer = client.get("/v1/models", headers=headers)
-    assert len(answer.headers["x-request-id"]) == 32
-    assert "traceparent" not in answer.headers
+    for path in ("/v1/models", "/v1/models/none:predict"):
+        answer = client.post(path, headers={"traceparent": trace, "tracestate": "vendor=1,other=x"})
+        version, trace_id, span_id, flags = answer.headers["traceparent"].split("-")
+        assert (version, trace_id, flags) == ("00", "a" * 32, "01")
+        assert span_id != "b" * 16
+        assert answer.headers["tracestate"] == "vendor=1,other=x"
+
+
+def test_a_malformed_trace_starts_a_new_one_without_its_state(client: httpx.Client) -> None:
+    bad = "00-" + "0" * 32 + "-" + "b" * 16 + "-01"
+    answer = client.get("/v1/models", headers={"traceparent": bad, "tracestate": "vendor=1"})
+    assert answer.headers["traceparent"].split("-")[1] not in ("0" * 32, "a" * 32)
+    assert "tracestate" not in answer.headers
 
 
 def test_the_client_takes_arrays_and_knows_pipelines(server: Server) -> None:
@@ -186,5 +199,34 @@ def test_cold_routes_answer(client: httpx.Client) -> None:
     for path in ("/health/live", "/health/ready", "/health/startup", "/v2/health/live", "/v2", "/v1/pipelines/route"):
         assert client.get(path).status_code == 200, path
     assert client.get("/v1/models/none").status_code == 404
-    assert client.get("/nowhere").json()["error"]["code"] == "not_found"
-    assert client.get("/v1/models/scale:predict").status_code in (404, 405)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "unknown_route"),
+        ("GET", "/v2/nowhere", 404, "unknown_route"),
+        ("GET", "/v1/models/none", 404, "not_found"),
+        ("POST", "/v1/models/none:predict", 404, "not_found"),
+        ("POST", "/v2/models/none/infer", 404, "not_found"),
+        ("POST", "/v1/none/predict", 404, "not_found"),
+        ("GET", "/v1/models/scale:predict", 405, "method_not_allowed"),
+        ("DELETE", "/v2/models/scale/infer", 405, "method_not_allowed"),
+        ("POST", "/health/ready", 405, "method_not_allowed"),
+        ("POST", "/v2/models/scale", 405, "method_not_allowed"),
+        ("POST", "/v2/repository/models/scale/load", 409, "declared_elsewhere"),
+        ("POST", "/v2/repository/models/scale/unload", 409, "declared_elsewhere"),
+        ("POST", "/v1/models:load", 409, "declared_elsewhere"),
+        ("POST", "/v1/models/scale:activate", 409, "declared_elsewhere"),
+        ("POST", "/v1/scale/reload", 409, "declared_elsewhere"),
+    ],
+)
+def test_every_error_has_the_one_body(client: httpx.Client, method: str, path: str, status: int, code: str) -> None:
+    answer = client.request(method, path)
+    body = answer.json()
+    facts = body if path.startswith("/v2") else body["error"]
+    assert (answer.status_code, facts["code"], facts["retryable"]) == (status, code, False)
+    assert facts["request_id"] == answer.headers["x-request-id"]
+    assert isinstance(body["error"] if path.startswith("/v2") else facts["message"], str)
+    if status == 405:
+        assert answer.headers["allow"]

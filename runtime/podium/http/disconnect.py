@@ -1,0 +1,43 @@
+"""Notices a client that leaves while its request is being worked on."""
+
+import asyncio
+
+from podium.http.asgi import Receive
+
+WATCH_AFTER_S = 0.05
+"""A request that takes longer is watched for its client's leaving; a shorter one is not worth the task."""
+
+
+class DisconnectWatch:
+    """After a while, waits for the client's leaving, and cancels the request that created it.
+
+    Only for after the body has been read: both take from the same `receive`.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        loop = asyncio.get_running_loop()
+        self.client_left = False
+        self._receive = receive
+        self._request = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+
+    def uncancel(self) -> bool:
+        """True where the client's leaving was the only reason for the cancellation."""
+        return self._request is not None and self._request.uncancel() == 0
+
+    def stop(self) -> None:
+        """The request has ended."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":  # noqa: ASYNC110 - ASGI has no event
+            await asyncio.sleep(WATCH_AFTER_S)
+        self.client_left = True
+        if self._request is not None:
+            self._request.cancel()

@@ -1,0 +1,55 @@
+"""Paths of inference → who is asked, and in which form. Pure."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from podium_crds.assignment import ResourceKind
+
+HOT_PATH = re.compile(
+    r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<model_version>[^/:]+))?:(?P<verb>predict|batch)\Z"
+    r"|/v1/pipelines/(?P<pipeline>[^/:]+)(/versions/(?P<pipeline_version>[^/:]+))?:run\Z"
+    r"|/v2/models/(?P<oip>[^/]+)(/versions/(?P<oip_version>[^/]+))?/infer\Z"
+    r"|/v1/(?!models/|pipelines/)(?P<alias>[^/:]+)/predict\Z"
+)
+MODEL = (ResourceKind.MODEL,)
+PIPELINE = (ResourceKind.PIPELINE,)
+EITHER = (ResourceKind.MODEL, ResourceKind.PIPELINE)
+PATHS_KEPT = 1024
+
+
+class RouteForm(StrEnum):
+    """How the body reads; also the label of a route in metrics and in the access log."""
+
+    PREDICT = "predict"
+    RUN = "run"
+    INFER = "infer"
+    BATCH = "batch"
+    SINGLE = "single"
+    """`/v1/{model}/predict`: one item for the one input, as Forge has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HotRoute:
+    """What an inference path asks for."""
+
+    form: RouteForm
+    name: str
+    version: str | None
+    kinds: tuple[ResourceKind, ...]
+
+    @staticmethod
+    @lru_cache(PATHS_KEPT)
+    def of(path: str) -> "HotRoute | None":
+        """None for every other path. `path` has been percent-decoded."""
+        match = HOT_PATH.match(path)
+        if match is None:
+            return None
+        if name := match["model"]:
+            return HotRoute(RouteForm(match["verb"]), name, match["model_version"], MODEL)
+        if name := match["pipeline"]:
+            return HotRoute(RouteForm.RUN, name, match["pipeline_version"], PIPELINE)
+        if name := match["oip"]:
+            return HotRoute(RouteForm.INFER, name, match["oip_version"], EITHER)
+        return HotRoute(RouteForm.SINGLE, match["alias"], None, EITHER)

@@ -1,0 +1,81 @@
+"""API keys and the access log, on a server of their own."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.runtime.http.conftest import YAML, Server
+from tests.runtime.http.test_hostile_requests import GOOD, PREDICT
+from tests.runtime.serving.processes import podium, until
+
+ALICE = "alice-" + "a" * 20
+BOB = "bob-" + "b" * 20
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a Secret's mount."""
+    folder = tmp_path_factory.mktemp("keys")
+    (folder / "alice").write_text(ALICE + "\n")
+    (folder / "short").write_text("too-short")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "models.yaml").write_text("---\n".join(YAML.split("---\n")[:2]))
+    environment = {
+        "PODIUM_STATE_DIR": str(folder / "state"),
+        "PODIUM_ARENA_BYTES": str(8 << 20),
+        "PODIUM_API_KEYS_PATH": str(keys),
+        "PODIUM_ACCESS_LOG": "true",
+    }
+    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
+        url = process.says("listening on").split()[2]
+        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
+        yield Server(process, url, int(url.rpartition(":")[2]))
+
+
+def ask(server: Server, path: str = PREDICT, **headers: str) -> httpx.Response:
+    return httpx.post(server.url + path, json=GOOD, headers={name.replace("_", "-"): v for name, v in headers.items()})
+
+
+def test_a_request_without_a_known_key_is_401(guarded: Server) -> None:
+    for headers in ({}, {"authorization": f"Basic {ALICE}"}, {"x_api_key": "wrong" * 5}, {"x_api_key": "too-short"}):
+        answer = ask(guarded, **headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+        assert answer.headers["www-authenticate"] == 'Bearer realm="podium"'
+    assert ask(guarded, "/v2/models/scale/infer").status_code == 401
+    assert ask(guarded, "/v1/models/made-up:predict").status_code == 401
+
+
+def test_either_header_carries_a_key(guarded: Server) -> None:
+    assert ask(guarded, authorization=f"Bearer {ALICE}").status_code == 200
+    assert ask(guarded, authorization=f"bearer {ALICE}").status_code == 200
+    assert ask(guarded, x_api_key=ALICE).status_code == 200
+
+
+def test_keys_are_taken_on_and_given_up_without_a_restart(guarded: Server, keys: Path) -> None:
+    (keys / "bob").write_text(BOB)
+    until(lambda: ask(guarded, x_api_key=BOB).status_code == 200, "the new key opens")
+    (keys / "bob").unlink()
+    until(lambda: ask(guarded, x_api_key=BOB).status_code == 401, "the old key is refused")
+    assert ask(guarded, x_api_key=ALICE).status_code == 200
+
+
+def test_health_and_metrics_stay_open(guarded: Server) -> None:
+    for path in ("/health/ready", "/metrics", "/v1/models", "/v2/models/scale"):
+        assert httpx.get(guarded.url + path).status_code == 200
+
+
+def test_the_access_log_names_the_key_and_shows_neither_key_nor_payload(guarded: Server) -> None:
+    answer = ask(guarded, x_api_key=ALICE, x_request_id="find-me")
+    line = until(lambda: next((line for line in guarded.process.lines if "find-me" in line), None), "the line")
+    for fact in (PREDICT, "200", "alice", answer.headers["traceparent"].split("-")[1], "scale"):
+        assert fact in line
+    everything = "\n".join(guarded.process.lines)
+    assert ALICE not in everything
+    assert json.dumps(GOOD["inputs"]["x"]) not in everything
