@@ -29,6 +29,8 @@ class GatheredInputs:
     leases: list[Lease]
     gathered_bytes: int
     """Bytes that were copied, 0 where every input went as it was."""
+    gathers: int = 0
+    """Tensors that were copied to."""
 
     def release(self, held: Collection[int] = ()) -> None:
         """Ends the worker's leases, but on slots whose generation is in `held`."""
@@ -74,7 +76,7 @@ def _inline(parts: Mapping[str, Sequence[Tensor]]) -> GatheredInputs:
     for name, tensors in parts.items():
         refs[name] = Inline(len(payloads), tensors[0].dtype, _joined_shape(tensors))
         payloads.append(b"".join(tensor.data for tensor in tensors))
-    return GatheredInputs(refs, payloads, [], sum(len(payload) for payload in payloads))
+    return GatheredInputs(refs, payloads, [], sum(len(payload) for payload in payloads), len(payloads))
 
 
 def _into_slot(parts: Mapping[str, Sequence[Tensor]], total: int, arena: Arena, holder: Holder) -> GatheredInputs:
@@ -91,7 +93,7 @@ def _into_slot(parts: Mapping[str, Sequence[Tensor]], total: int, arena: Arena, 
         refs[name] = Descriptor(slot.offset, slot.generation, offset, end - offset, tensors[0].dtype, shape)
         offset += aligned(end - offset)
     arena.ledger.seal(slot)
-    return GatheredInputs(refs, [], [buffer.lease], total)
+    return GatheredInputs(refs, [], [buffer.lease], total, len(refs))
 
 
 def _joined_shape(tensors: Sequence[Tensor]) -> tuple[int, ...]:

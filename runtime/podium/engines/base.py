@@ -7,7 +7,8 @@ Three kinds. `Engine` answers batches. `StreamingEngine` is an Engine that may a
 import importlib
 import sys
 import traceback
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -21,6 +22,11 @@ from podium_crds.assignment import Member
 
 Arrays = Mapping[str, NDArray[Any]]
 """Outputs by name. BYTES outputs are object arrays of `bytes` or `str`."""
+
+
+Place = Callable[[str, tuple[int, ...], Any], NDArray[Any]]
+"""(output, shape, dtype or None for the declared one) → a writable array in the place that the output is sent from.
+Raises ValueError."""
 
 
 class LoadError(PodiumError):
@@ -38,6 +44,9 @@ class EngineBatch:
     rows: tuple[int, ...]
     failed: dict[int, str] = field(default_factory=dict)
     """Filled by the engine: index of a request → why it alone failed. The outputs then hold the others' rows only."""
+
+    place: Place | None = None
+    """Lent to the model's code as `ctx.output`."""
 
     @property
     def good_rows(self) -> int:
@@ -132,6 +141,16 @@ def context_of(member: Member, artifact_dir: Path, device: str) -> ModelContext:
         name=member.name,
         version=member.version,
     )
+
+
+@contextmanager
+def lent_to(context: ModelContext, batch: EngineBatch) -> Iterator[None]:
+    """Inside, the model's code has what the batch lends."""
+    context.lending.place = batch.place
+    try:
+        yield
+    finally:
+        context.lending.place = None
 
 
 def resolve_entrypoint(entrypoint: str, artifact_dir: Path) -> Any:

@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from podium.engines.base import Arrays, EngineBatch, LoadError, StreamRequest, resolve_entrypoint, user_error, wrapped
+from podium.engines.base import (
+    Arrays,
+    EngineBatch,
+    LoadError,
+    Place,
+    StreamRequest,
+    lent_to,
+    resolve_entrypoint,
+    user_error,
+    wrapped,
+)
 from podium.errors import ModelError
 from podium.sdk.model import ModelContext, defines_infer, defines_infer_batch, defines_infer_stream
 
@@ -62,7 +72,8 @@ class PythonEngine:
         try:
             if defines_infer_batch(self._model):
                 return self._infer_batch(inputs, batch)
-            return _as_arrays(self._model.infer(inputs))
+            with lent_to(self._context, batch):
+                return _as_arrays(self._model.infer(inputs))
         except ModelError:
             raise
         except Exception as error:
@@ -103,7 +114,17 @@ class PythonEngine:
             _check_rows(answer, batch.rows[index])
             if answer.keys() != first.keys():
                 raise ModelError(f"infer_batch returned outputs {sorted(answer)} and {sorted(first)}")
-        return {name: np.concatenate([answer[name] for _, answer in arrays]) for name in first}
+        return {name: _joined(name, [answer[name] for _, answer in arrays], batch.place) for name in first}
+
+
+def _joined(name: str, parts: Sequence[NDArray[Any]], place: Place | None) -> NDArray[Any]:
+    """All rows of one output, joined where they are sent from; text and unequal parts as numpy sees fit."""
+    first = parts[0]
+    alike = all(part.dtype == first.dtype and part.shape[1:] == first.shape[1:] for part in parts)
+    if place is None or not alike or first.dtype.kind not in "biuf":
+        return np.concatenate(parts)
+    out = place(name, (sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
+    return np.concatenate(parts, out=out)
 
 
 def _per_request(inputs: dict[str, NDArray[Any]], rows: tuple[int, ...]) -> list[dict[str, NDArray[Any]]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from podium.engines.base import EngineBatch, LoadError, resolve_entrypoint, wrapped
+from podium.engines.base import EngineBatch, LoadError, lent_to, resolve_entrypoint, wrapped
 from podium.errors import ModelError
 from podium.ipc.tensor import Tensor
 from podium.sdk.model import ModelContext
@@ -86,7 +86,8 @@ class TorchEngine:
         with torch.inference_mode():
             try:
                 inputs = {name: self._input(name, tensor) for name, tensor in batch.inputs.items()}
-                answer = self._forward(**inputs)
+                with lent_to(self._context, batch):
+                    answer = self._forward(**inputs)
             except ModelError:
                 raise
             except Exception as error:

@@ -103,6 +103,7 @@ class PodCollector(Collector):
         looping = GaugeMetricFamily("podium_workers_crash_looping", "Workers that keep dying", labels=MEMBER_LABELS)
         states = GaugeMetricFamily("podium_workers", "Worker processes by state", labels=[*MEMBER_LABELS, "state"])
         sizes = HistogramMetricFamily("podium_batch_size", "Rows of each batch", labels=MEMBER_LABELS)
+        copies, copied = _copy_families()
         for resident in self._residents:
             for hosted in resident.hosted:
                 for member, shared in hosted.held.items():
@@ -116,7 +117,21 @@ class PodCollector(Collector):
                         states.add_metric([*labels, state.value], count)
                     depth.add_metric(labels, stats.queue_depth)
                     sizes.add_metric(labels, *_batch_buckets(stats.batch_sizes))
-        yield from (restarts, looping, states, depth, sizes)
+                    copies.add_metric([*labels, "gather"], stats.copies.gathers)
+                    copies.add_metric([*labels, "store"], stats.copies.stores)
+                    copied.add_metric([*labels, "gather"], stats.copies.gathered_bytes)
+                    copied.add_metric([*labels, "store"], stats.copies.stored_bytes)
+        yield from (restarts, looping, states, depth, sizes, copies, copied)
+
+
+def _copy_families() -> tuple[CounterMetricFamily, CounterMetricFamily]:
+    labels = [*MEMBER_LABELS, "step"]
+    return (
+        CounterMetricFamily(
+            "podium_tensor_copies", "Tensors copied to form batches or to store outputs", labels=labels
+        ),
+        CounterMetricFamily("podium_tensor_copied_bytes", "Bytes of those copies", labels=labels),
+    )
 
 
 def _requests(revisions: list[LiveRevision]) -> Iterator[Metric]:

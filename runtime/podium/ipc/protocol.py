@@ -101,6 +101,9 @@ class Reply(_Message, frozen=True, tag="reply"):
     held: Generations = ()
     """Slots that the model still has views of; the others of this worker are given back."""
     errors: Annotated[tuple[ItemError, ...], msgspec.Meta(max_length=4096)] = ()
+    stores: Count = 0
+    """Outputs that were copied to where they are; those written in place were not."""
+    stored_bytes: Count = 0
 
 
 class Failure(_Message, frozen=True, tag="failure"):

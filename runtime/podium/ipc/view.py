@@ -25,6 +25,7 @@ class ArenaView:
         self._read = memoryview(readable)
         self._write = memoryview(writable)
         self._address = address_of(self._read)
+        self._write_address = address_of(self._write)
         self._generations: dict[int, int] = {}
         """slot start → highest generation seen; bounded by the number of pages of the arena."""
 
@@ -39,6 +40,11 @@ class ArenaView:
         finally:
             os.close(fd)
         return cls(readable, writable)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arena."""
+        return self._read.nbytes
 
     def input(self, ref: TensorRef, payloads: Sequence[bytes]) -> Tensor:
         """A read-only tensor. Raises DescriptorError for a reference that is stale, out of bounds, or contradictory."""
@@ -58,6 +64,18 @@ class ArenaView:
         if offset < 0 or offset + nbytes > grant.nbytes:
             raise DescriptorError(f"bytes {offset} to {offset + nbytes} are outside the {grant.nbytes} granted")
         return self._write[grant.start + offset : grant.start + offset + nbytes]
+
+    def writable(self, grant: SlotRange, offset: int, nbytes: int) -> "ctypes.Array[ctypes.c_char]":
+        """As `output`, as an object that lives as long as any array over it, and can be watched."""
+        self.output(grant, offset, nbytes)
+        return (ctypes.c_char * nbytes).from_buffer(self._write, grant.start + offset)
+
+    def offset_in(self, grant: SlotRange, data: memoryview) -> int | None:
+        """Where `data` begins in a granted slot; None where it lies elsewhere."""
+        if not data.nbytes:
+            return None
+        offset = address_of(data) - self._write_address - grant.start
+        return offset if offset >= 0 and offset + data.nbytes <= grant.nbytes else None
 
     def _window(self, first: int, nbytes: int) -> memoryview:
         """Read-only bytes whose `obj` lives as long as any array or torch tensor over them, and can be watched.

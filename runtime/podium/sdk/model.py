@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[np.generic]]
+    Place = Callable[[str, tuple[int, ...], Any], NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Lending:
+    """What an engine lends to the model's code while it answers a batch."""
+
+    place: Place | None = None
+    """(output, shape, dtype or None) → where to write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,20 @@ class ModelContext:
     """Name of the model as the resource gives it."""
     version: str = ""
     """Version of the model as the resource gives it."""
+    lending: Lending = field(default_factory=Lending, repr=False, compare=False)
+    """For engines."""
+
+    def output(self, name: str, shape: Sequence[int], dtype: Any = None) -> NDArray[Any]:
+        """An array to write output `name` into, in the memory that it is sent from: so it is never copied.
+
+        During `infer` alone: fill it and return it under that name, or return something else and it is
+        forgotten. Its content is undefined at first. `shape` is that of the whole output, rows included; `dtype` is the
+        declared one unless given. Do not keep it: an array that outlives the call costs its model this way of writing.
+        Raises RuntimeError outside the call, ValueError for a shape or dtype that cannot be.
+        """
+        if self.lending.place is None:
+            raise RuntimeError("ctx.output() is for use inside infer")
+        return self.lending.place(name, tuple(shape), dtype)
 
 
 class Model:

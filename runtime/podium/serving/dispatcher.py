@@ -63,8 +63,28 @@ class RunningBatch:
         """Ends the worker's part in its slots but those whose generation is in `held`, and the watch on it."""
         self.hang_timer.cancel()
         self.inputs.release(held)
-        if self.grant is not None:
+        if self.grant is not None and self.grant.lease.slot.generation not in held:
             self.grant.lease.revoke()
+
+
+@dataclass(slots=True)
+class Copies:
+    """Tensors that were copied on their way, and their bytes: to form batches, and to store what a model returned."""
+
+    gathers: int = 0
+    gathered_bytes: int = 0
+    stores: int = 0
+    stored_bytes: int = 0
+
+    def gathered(self, tensors: int, nbytes: int) -> None:
+        """Inputs of one batch were copied."""
+        self.gathers += tensors
+        self.gathered_bytes += nbytes
+
+    def stored(self, tensors: int, nbytes: int) -> None:
+        """Outputs of one batch were copied."""
+        self.stores += tensors
+        self.stored_bytes += nbytes
 
 
 @dataclass(slots=True)
@@ -74,8 +94,7 @@ class Tally:
     requests: int = 0
     failures: int = 0
     """Requests that ended in an error of the model or the worker."""
-    gathered_bytes: int = 0
-    """Input bytes that were copied to form batches."""
+    copies: Copies = field(default_factory=Copies)
     run_seconds: float = 0.0
     """Time workers spent in the model."""
     batch_sizes: Counter[int] = field(default_factory=Counter)
@@ -204,7 +223,7 @@ class Dispatcher:
             instance.kill(f"it takes no batch: {error}")
             return
         self.tally.batch_sizes[rows] += 1
-        self.tally.gathered_bytes += inputs.gathered_bytes
+        self.tally.copies.gathered(inputs.gathers, inputs.gathered_bytes)
 
     def _grant(self, holder: Holder, nbytes: int) -> GrantedSlot | None:
         """A slot for outputs; None where they are small enough for the message, or the arena has no room."""
@@ -266,7 +285,7 @@ class Dispatcher:
         if now == before:
             return
         if now - before:
-            log.warning("model_keeps_input_views", model=self.member.name, slots=len(now), advice="copy what you keep")
+            log.warning("model_keeps_views", model=self.member.name, slots=len(now), advice="copy what you keep")
         self._pod.arena.ledger.drop_holder(instance.holder, before - now)
         self._held[instance] = now
         kept_bytes = self._pod.arena.ledger.bytes_of(instance.holder, now)
@@ -285,6 +304,7 @@ class Dispatcher:
 
     def _complete(self, instance: Supervisor, running: RunningBatch, reply: Reply, payloads: Payloads) -> None:
         self.policy.service.observe(running.rows, reply.run_s)
+        self.tally.copies.stored(reply.stores, reply.stored_bytes)
         self.tally.run_seconds += reply.run_s
         arena = self._pod.arena
         try:

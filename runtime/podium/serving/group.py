@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -10,7 +10,7 @@ from typing import Self
 from podium.batching.queue import Waiting, layout
 from podium.errors import ArenaExhausted, BatchTooLarge, DeadlineExceeded, GroupStopped, ModelError, WorkerDied
 from podium.ipc.tensor import Tensor
-from podium.serving.dispatcher import Dispatcher
+from podium.serving.dispatcher import Copies, Dispatcher
 from podium.serving.pod import PodOptions, PodResources
 from podium.serving.supervisor import InstanceState, Supervisor
 from podium.telemetry.logging import get_logger
@@ -51,8 +51,8 @@ class GroupStats:
     batches: int
     batch_sizes: Mapping[int, int]
     """Rows → number of batches of that size."""
-    gathered_bytes: int
-    """Input bytes that were copied to form batches."""
+    copies: Copies
+    """Tensors that were copied on their way."""
     run_seconds: float
     """Time workers spent in the model."""
     pids: tuple[int, ...]
@@ -162,7 +162,7 @@ class WorkerGroup:
             failures=tally.failures,
             batches=tally.batch_sizes.total(),
             batch_sizes=dict(tally.batch_sizes),
-            gathered_bytes=tally.gathered_bytes,
+            copies=replace(tally.copies),
             run_seconds=tally.run_seconds,
             pids=tuple(instance.pid for instance in self._instances if instance.pid is not None),
             instances={state: states.count(state) for state in InstanceState},

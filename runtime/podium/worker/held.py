@@ -1,7 +1,8 @@
 """Finds views of the arena that a model keeps after it has answered.
 
-Kept bytes would change under the model's hands when their slot is used again. So the front end is told which slots
-are still looked at and keeps them, and from then on the model gets private copies of its inputs: slower, and safe.
+Kept inputs would change under the model's hands when their slot is used again, and through a kept output it would write
+into what is another's by then. So the front end is told which slots are still looked at and keeps them, and from then
+on the model gets private copies of its inputs and private memory for its outputs: slower, and safe.
 """
 
 import gc
@@ -26,8 +27,12 @@ class HeldViews:
             return tensor
         if self.copying:
             return Tensor(tensor.dtype, tensor.shape, memoryview(bytes(tensor.data)))
-        self._windows.setdefault(ref.generation, []).append(weakref.ref(tensor.data.obj))
+        self.watch(ref.generation, tensor.data.obj)
         return tensor
+
+    def watch(self, generation: int, window: object) -> None:
+        """Notes that a window of this slot was given out."""
+        self._windows.setdefault(generation, []).append(weakref.ref(window))
 
     def generations(self) -> tuple[int, ...]:
         """Slots that the model still looks at. Call when nothing else refers to its inputs any more."""

@@ -1,8 +1,9 @@
 """One loaded model and its windows on the arena: turns a Dispatch into a Reply."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,15 +11,14 @@ from numpy.typing import NDArray
 from podium.engines.base import Engine, EngineBatch
 from podium.errors import ContractBreach, InvalidInput, ModelError, clipped
 from podium.ipc.channel import Payloads
-from podium.ipc.descriptor import MAX_TENSORS, Inline, SlotRange, TensorRef, aligned
-from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch, ItemError, Reply
+from podium.ipc.descriptor import MAX_TENSORS
+from podium.ipc.protocol import Dispatch, ItemError, Reply
 from podium.ipc.tensor import Tensor
-from podium.ipc.view import ArenaView, describe
+from podium.ipc.view import ArenaView
 from podium.worker.held import HeldViews
+from podium.worker.places import Asker, OutputPlaces, dtype_for
 from podium_crds.assignment import Member
-
-Asker = Callable[[int, int], SlotRange | None]
-"""(batch, bytes) → a larger grant, or None where the arena has no room."""
+from podium_crds.tensors import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,36 @@ class Instance:
     held: HeldViews = field(default_factory=HeldViews)
 
     def run(self, dispatch: Dispatch, payloads: Payloads, ask: Asker) -> tuple[Reply, list[bytes]]:
-        """Runs the model on one batch and stores its outputs, each once.
+        """Runs the model on one batch and stores its outputs, each once, or not at all where it wrote them in place.
 
         Raises ModelError for the model's fault, DescriptorError for references that cannot be believed.
         """
         inputs = {name: self.held.give(ref, self.view.input(ref, payloads)) for name, ref in dispatch.inputs.items()}
+        places = OutputPlaces(dispatch, self.view, self.held, ask)
         started = time.perf_counter()
-        batch = EngineBatch(inputs, dispatch.rows)
+        batch = EngineBatch(inputs, dispatch.rows, place=partial(self._place, places))
         arrays = self.engine.infer(batch)
         run_s = time.perf_counter() - started
         if batch.failed and len(batch.failed) >= len(dispatch.rows):
             outputs: dict[str, Tensor] = {}
         else:
             outputs = self._checked(arrays, batch)
-        refs, frames = self._stored(dispatch, outputs, ask)
+        stored = places.store(outputs, self.inline_bytes)
         errors = tuple(ItemError(index, clipped(text)) for index, text in sorted(batch.failed.items()))
-        return Reply(dispatch.epoch, dispatch.batch, refs, run_s, errors=errors), frames
+        reply = Reply(
+            dispatch.epoch, dispatch.batch, stored.refs, run_s, (), errors, stored.copies, stored.copied_bytes
+        )
+        return reply, stored.frames
+
+    def _place(self, places: OutputPlaces, name: str, shape: tuple[int, ...], dtype: object) -> NDArray[Any]:
+        """What `ctx.output` gives. Raises ValueError."""
+        try:
+            return places.array(dtype_for(name, self._declared(), dtype), shape, self.inline_bytes)
+        except InvalidInput as error:
+            raise ValueError(f"output {name!r}: {error}") from error
+
+    def _declared(self) -> dict[str, DType]:
+        return {spec.name: spec.dtype for spec in self.member.outputs}
 
     def _checked(self, arrays: Mapping[str, NDArray[Any]], batch: EngineBatch) -> dict[str, Tensor]:
         """Outputs as tensors, or ModelError where they break the declared contract or the batch."""
@@ -70,31 +84,3 @@ class Instance:
             if batch.rows and (array.ndim == 0 or array.shape[0] != batch.good_rows):
                 raise ModelError(f"output {name!r} has shape {list(array.shape)}, expected {batch.good_rows} rows")
         return outputs
-
-    def _stored(
-        self, dispatch: Dispatch, outputs: Mapping[str, Tensor], ask: Asker
-    ) -> tuple[dict[str, TensorRef], list[bytes]]:
-        total = sum(aligned(tensor.nbytes) for tensor in outputs.values())
-        if total <= self.inline_bytes:
-            return _inline(outputs)
-        grant = dispatch.grant
-        if grant is None or total > grant.nbytes:
-            grant = ask(dispatch.batch, total)
-        if grant is None:
-            if total > MAX_INLINE_BYTES:
-                raise ModelError(f"outputs of {total} bytes find no room in the arena; raise its size")
-            return _inline(outputs)
-        refs: dict[str, TensorRef] = {}
-        offset = 0
-        for name, tensor in outputs.items():
-            self.view.output(grant, offset, tensor.nbytes)[:] = tensor.data
-            refs[name] = describe(grant, offset, tensor)
-            offset += aligned(tensor.nbytes)
-        return refs, []
-
-
-def _inline(outputs: Mapping[str, Tensor]) -> tuple[dict[str, TensorRef], list[bytes]]:
-    refs: dict[str, TensorRef] = {
-        name: Inline(frame, tensor.dtype, tensor.shape) for frame, (name, tensor) in enumerate(outputs.items())
-    }
-    return refs, [bytes(tensor.data) for tensor in outputs.values()]

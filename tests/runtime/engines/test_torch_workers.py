@@ -92,6 +92,44 @@ async def test_writing_to_an_input_in_the_arena_ends_the_worker_alone(groups: Gr
     await eventually(lambda: group.stats().restarts == 1)
 
 
+async def test_a_tensor_that_the_model_keeps_holds_its_memory_until_the_last_view_dies(groups: GroupMaker) -> None:
+    source = """
+    import torch
+    kept = []
+    def forward(x):
+        assert all(bool((view == 3).all()) for view in kept), "a kept input has changed"
+        if x[0, 0] == 3 and not kept:
+            kept.append(x.reshape(-1, 10).T[2:5, ::7])
+        elif x[0, 0] < 0:
+            kept.clear()
+        return {"y": x[:, :1] + 0}
+    def build(ctx):
+        return forward
+    """
+    group = await start(groups, source)
+    for value in (3, 4, 5, 6):
+        await ask(group, np.full((1, 50_000), value, np.float32))
+        assert groups.pod.arena.stats().slots == 1
+    await ask(group, np.full((1, 50_000), -1, np.float32))
+    assert groups.pod.arena.stats().slots == 0
+
+
+async def test_a_torch_model_writes_its_output_in_place(groups: GroupMaker) -> None:
+    source = """
+    import torch
+    def build(ctx):
+        def forward(x):
+            y = torch.from_numpy(ctx.output("y", x.shape, "float32"))
+            return {"y": torch.add(x, 1, out=y)}
+        return forward
+    """
+    group = await start(groups, source)
+    for value in (3, 4):
+        answer = await ask(group, np.full((1, 50_000), value, np.float32))
+        np.testing.assert_array_equal(answer, np.full((1, 50_000), value + 1, np.float32))
+    assert group.stats().copies.stores == 0
+
+
 async def test_a_forked_worker_computes_with_the_threads_it_was_given(groups: GroupMaker) -> None:
     source = "import torch\ndef build(ctx):\n    return lambda x: {'y': x * 0 + torch.get_num_threads()}\n"
     group = await start(groups, source, engine={"threads": 2})

@@ -60,10 +60,18 @@ async def test_large_tensors_go_through_the_arena_and_come_back_leased(groups: G
     tensor.array()[:] = np.arange(200_000).reshape(4, 50_000)
     outputs = await group.infer({"x": tensor}, request_id="r", deadline=asyncio.get_running_loop().time() + 20)
     assert outputs["y"].lease is not None
-    assert group.stats().gathered_bytes == 0
+    assert group.stats().copies.gathered_bytes == 0
     tensor.release()
     np.testing.assert_array_equal(outputs["y"].array(), np.arange(200_000).reshape(4, 50_000) * np.float32(2))
     outputs["y"].release()
+
+
+async def test_a_copy_is_counted_at_each_gather_and_each_store(groups: GroupMaker) -> None:
+    group = await groups.start()
+    await ask(group, np.ones((1, 50_000), np.float32))
+    copies = group.stats().copies
+    assert (copies.gathers, copies.stores, copies.stored_bytes) == (1, 1, 200_000)
+    assert copies.gathered_bytes >= 200_000
 
 
 async def test_outputs_that_no_grant_foresaw_still_arrive(groups: GroupMaker) -> None:
@@ -365,7 +373,7 @@ async def test_the_output_of_one_model_is_the_input_of_the_next_without_a_copy(g
         np.testing.assert_array_equal(answer["y"].array(), array * 4)
         answer["y"].release()
     assert second.stats().batch_sizes == {1: 2}
-    assert second.stats().gathered_bytes == 0
+    assert second.stats().copies.gathered_bytes == 0
 
 
 async def test_instances_report_what_they_use_of_memory(groups: GroupMaker) -> None:
