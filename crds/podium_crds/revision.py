@@ -41,10 +41,12 @@ SHAPE_FIELDS = frozenset(
         "volumes",
         "volume_mounts",
         "shared_memory",
+        "exposure",
         "placement",
     }
 )
-"""What needs a new pod. So do the names of the credential Secrets of the members, since pods mount them."""
+"""What needs a new pod. The Secret with the API keys is mounted by its name, so another name is another mount; what is
+in it changes without one. So do the names of the credential Secrets of the members, since pods mount them."""
 
 LOAD_FIELDS = frozenset(
     {

@@ -151,6 +151,22 @@ class SharedMemory(Strict):
     """Size of the arena. Absent: sized from the memory limit and the requests in flight."""
 
 
+class Auth(Strict):
+    """Who may ask for inference."""
+
+    api_key_secret_ref: LocalReference | None = None
+    """Secret of the namespace with a key under each of its names, 16 to 512 characters long. A request carries one of
+    them as Authorization: Bearer or X-API-Key. Changed keys reach the pods without a restart. Absent: anybody who
+    reaches the Service may ask."""
+
+
+class Exposure(Strict):
+    """How clients reach the pods."""
+
+    auth: Auth = Auth()
+    """Who may ask for inference."""
+
+
 def _no_reserved_labels(spec: "ServingSpec") -> bool:
     return not any(key.startswith(("podium.dev/", "app.kubernetes.io/")) for key in spec.pod_metadata.labels)
 
@@ -214,6 +230,8 @@ class ServingSpec(Ruled):
     """Labels and annotations added to the pods."""
     shared_memory: SharedMemory = SharedMemory()
     """The memory through which tensors move between the processes of a pod."""
+    exposure: Exposure = Exposure()
+    """How clients reach the pods."""
     rollout: RolloutSpec = RolloutSpec()
     """How a change reaches the pods."""
 

@@ -57,6 +57,7 @@ def _serving() -> JsonObject:
         "imagePullSecrets": [{"name": "pull"}],
         "podMetadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
         "sharedMemory": {"arenaBytes": 1 << 25},
+        "exposure": {"auth": {"apiKeySecretRef": {"name": "keys"}}},
         "rollout": {
             "strategy": "InPlace",
             "maxSurge": 1,

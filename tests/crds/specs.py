@@ -86,6 +86,14 @@ _SERVING: dict[str, st.SearchStrategy[Any]] = {
         st.fixed_dictionaries({"name": _NAMES, "mountPath": _NAMES.map("/{}".format)}), key="mountPath"
     ),
     "podMetadata": st.fixed_dictionaries({}, optional={"labels": st.dictionaries(_NAMES, _NAMES, max_size=2)}),
+    "exposure": st.fixed_dictionaries(
+        {},
+        optional={
+            "auth": st.fixed_dictionaries(
+                {}, optional={"apiKeySecretRef": st.fixed_dictionaries({"name": st.just("k")})}
+            )
+        },
+    ),
     "sharedMemory": st.fixed_dictionaries({}, optional={"arenaBytes": st.integers(1 << 20, 1 << 30)}),
     "rollout": st.fixed_dictionaries({}, optional={"maxSurge": st.integers(1, 3), "paused": st.booleans()}),
 }

@@ -66,6 +66,7 @@ MODEL_CHANGES: dict[str, tuple[JsonObject, set[Hash]]] = {
     "env": ({"env": [{"name": "A", "value": "b"}]}, {"shape"}),
     "volumes": ({"volumes": [{"name": "a", "emptyDir": {}}]}, {"shape"}),
     "volume_mounts": ({"volumeMounts": [{"name": "a", "mountPath": "/a"}]}, {"shape"}),
+    "exposure": ({"exposure": {"auth": {"apiKeySecretRef": {"name": "keys"}}}}, {"shape"}),
     "shared_memory": ({"sharedMemory": {"arenaBytes": 1 << 25}}, {"shape"}),
     "replicas": ({"replicas": 5}, set()),
     "suspend": ({"suspend": True}, set()),

@@ -8,6 +8,7 @@ from podium_crds.keys import (
     ADMIN_KEY_DIR,
     ADMIN_PORT,
     ANNOTATION_TEMPLATE_VERSION,
+    API_KEYS_DIR,
     ASSIGNMENT_DIR,
     DATA_PORT,
     LABEL_POOL,
@@ -88,7 +89,11 @@ def _pod(owner: Owner, pool: str, record: RevisionRecord, rollout: RolloutSpec) 
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(serving, record.image, secrets)],
-        "volumes": [*_volumes(owner, pool, secrets), *(volume.wire() for volume in serving.volumes)],
+        "volumes": [
+            *_volumes(owner, pool, secrets),
+            *_api_keys(serving),
+            *(volume.wire() for volume in serving.volumes),
+        ],
         **_scheduling(serving),
     }
 
@@ -127,7 +132,7 @@ def _container(serving: ServingSpec, image: str, secrets: tuple[str, ...]) -> di
         "startupProbe": _probe("live", period_s=1, failures=_START_S),
         "livenessProbe": _probe("live", period_s=5, failures=6),
         "readinessProbe": _probe("ready", period_s=1, failures=3),
-        "volumeMounts": [*_mounts(secrets), *(mount.wire() for mount in serving.volume_mounts)],
+        "volumeMounts": [*_mounts(serving, secrets), *(mount.wire() for mount in serving.volume_mounts)],
     }
 
 
@@ -138,6 +143,8 @@ def _environment(serving: ServingSpec) -> list[dict[str, Any]]:
     ]
     if serving.shared_memory.arena_bytes is not None:
         found.append({"name": "PODIUM_ARENA_BYTES", "value": str(serving.shared_memory.arena_bytes)})
+    if serving.exposure.auth.api_key_secret_ref is not None:
+        found.append({"name": "PODIUM_API_KEYS_PATH", "value": API_KEYS_DIR})
     return found
 
 
@@ -156,7 +163,8 @@ def _credential_secrets(record: RevisionRecord) -> tuple[str, ...]:
     return tuple(sorted(reference.name for reference in found if reference is not None))
 
 
-def _mounts(secrets: tuple[str, ...]) -> list[dict[str, Any]]:
+def _mounts(serving: ServingSpec, secrets: tuple[str, ...]) -> list[dict[str, Any]]:
+    api_keys = [{"name": volume["name"], "mountPath": API_KEYS_DIR, "readOnly": True} for volume in _api_keys(serving)]
     return [
         {"name": "podium-assignment", "mountPath": ASSIGNMENT_DIR, "readOnly": True},
         {"name": "podium-admin-key", "mountPath": ADMIN_KEY_DIR, "readOnly": True},
@@ -166,7 +174,16 @@ def _mounts(secrets: tuple[str, ...]) -> list[dict[str, Any]]:
             {"name": _credential_volume(position), "mountPath": credentials_path(secret), "readOnly": True}
             for position, secret in enumerate(secrets)
         ),
+        *api_keys,
     ]
+
+
+def _api_keys(serving: ServingSpec) -> list[dict[str, Any]]:
+    """The Secret with the API keys, where the resource names one. Not optional: without it no pod starts."""
+    reference = serving.exposure.auth.api_key_secret_ref
+    if reference is None:
+        return []
+    return [{"name": "podium-api-keys", "secret": {"secretName": reference.name, "defaultMode": 0o440}}]
 
 
 def _volumes(owner: Owner, pool: str, secrets: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ FULL: dict[str, Any] = {
     "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     "podMetadata": {"labels": {"team": "search"}, "annotations": {"note": "x"}},
     "sharedMemory": {"arenaBytes": 67108864},
+    "exposure": {"auth": {"apiKeySecretRef": {"name": "search-keys"}}},
     "rollout": {"propagationSeconds": 7, "drainTimeoutSeconds": 60},
 }
 
