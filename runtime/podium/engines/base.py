@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from podium.errors import ModelError, ModelOutOfMemory, PodiumError, clipped
+from podium.ipc.llm_stats import LlmStats
 from podium.ipc.tensor import Tensor
 from podium.sdk.model import ModelContext
 from podium_crds.assignment import Member
@@ -128,6 +129,14 @@ class AsyncEngine(Protocol):
 
     async def unload_async(self) -> None:
         """Ends what the process end would not: children above all. All streams are closed before."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An engine that knows more of its work than the worker sees. Any kind of engine may."""
+
+    def stats(self) -> LlmStats:
+        """What it measured since its load. Cheap: asked twice a second."""
 
 
 def context_of(member: Member, artifact_dir: Path, device: str) -> ModelContext:

@@ -12,7 +12,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from podium.http.llm_metrics import llm_series
 from podium.ipc.arena import Arena
+from podium.ipc.llm_stats import LlmStats
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium.telemetry.counting import accumulated
@@ -104,6 +106,7 @@ class PodCollector(Collector):
         states = GaugeMetricFamily("podium_workers", "Worker processes by state", labels=[*MEMBER_LABELS, "state"])
         sizes = HistogramMetricFamily("podium_batch_size", "Rows of each batch", labels=MEMBER_LABELS)
         copies, copied = _copy_families()
+        measured: list[tuple[list[str], LlmStats]] = []
         for resident in self._residents:
             for hosted in resident.hosted:
                 for member, shared in hosted.held.items():
@@ -121,7 +124,10 @@ class PodCollector(Collector):
                     copies.add_metric([*labels, "store"], stats.copies.stores)
                     copied.add_metric([*labels, "gather"], stats.copies.gathered_bytes)
                     copied.add_metric([*labels, "store"], stats.copies.stored_bytes)
+                    if stats.llm is not None:
+                        measured.append((labels, stats.llm))
         yield from (restarts, looping, states, depth, sizes, copies, copied)
+        yield from llm_series(measured)
 
 
 def _copy_families() -> tuple[CounterMetricFamily, CounterMetricFamily]:

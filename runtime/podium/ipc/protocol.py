@@ -6,6 +6,7 @@
 | | Ready, LoadFailed | the model is loaded, or why not |
 | | Reply, Failure | outputs of a batch, or what the model raised |
 | | Need | the granted slot is too small; answered by Grant |
+| | Stats | what a language model's engine has measured, now and then |
 | | Chunks | what one step of the engine gave each of its streams, and which streams ended |
 | front end → worker | Dispatch | a batch, with the slot for its outputs |
 | | Grant | a larger slot, or none: send inline |
@@ -27,6 +28,7 @@ import msgspec
 
 from podium.errors import MAX_MESSAGE_CHARS, ProtocolError
 from podium.ipc.descriptor import MAX_TENSORS, Count, Name, Refs, Shape, SlotRange
+from podium.ipc.llm_stats import LlmStats
 from podium_crds.tensors import DType
 
 T = TypeVar("T")
@@ -168,6 +170,12 @@ MAX_IN_HAND = 2
 """Batches in a worker's hands: the one that runs, and the one that follows it without a pause."""
 
 
+class Stats(_Message, frozen=True, tag="stats"):
+    """The measures of this life of the worker so far."""
+
+    llm: LlmStats
+
+
 class Dispatch(_Message, frozen=True, tag="dispatch"):
     """One batch; a worker runs them in the order of dispatch.
 
@@ -230,7 +238,7 @@ class Stop(_Message, frozen=True, tag="stop"):
     """Unload the model and exit 0."""
 
 
-FromWorker = Hello | Ready | LoadFailed | Need | Reply | Failure | Chunks
+FromWorker = Hello | Ready | LoadFailed | Need | Reply | Failure | Chunks | Stats
 ToWorker = Dispatch | Grant | Cancel | OpenStream | StreamCredit | CloseStream | Drain | Stop
 
 _ENCODER = msgspec.msgpack.Encoder()

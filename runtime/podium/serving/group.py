@@ -9,8 +9,10 @@ from typing import Self
 
 from podium.batching.queue import Waiting, layout
 from podium.errors import ArenaExhausted, BatchTooLarge, DeadlineExceeded, GroupStopped, ModelError, WorkerDied
+from podium.ipc.llm_stats import LlmStats
 from podium.ipc.tensor import Tensor
 from podium.serving.dispatcher import Copies, Dispatcher
+from podium.serving.llm_totals import added_up
 from podium.serving.pod import PodOptions, PodResources
 from podium.serving.supervisor import InstanceState, Supervisor
 from podium.telemetry.logging import get_logger
@@ -63,6 +65,8 @@ class GroupStats:
     restarts: int
     private_bytes: int
     shared_bytes: int
+    llm: LlmStats | None
+    """Of a language model's engines, all instances and lives together; None for other engines."""
 
 
 class WorkerGroup:
@@ -170,6 +174,7 @@ class WorkerGroup:
             restarts=sum(instance.restarts for instance in self._instances),
             private_bytes=sum(instance.private_bytes for instance in self._instances),
             shared_bytes=max((instance.shared_bytes for instance in self._instances), default=0),
+            llm=added_up([instance.measured for instance in self._instances]),
         )
 
     async def stop(self, grace_s: float) -> None:

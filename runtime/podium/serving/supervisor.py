@@ -20,9 +20,10 @@ from podium.ipc.bootstrap import Bootstrap
 from podium.ipc.channel import NoCredit, Payloads, PeerGone
 from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
-from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stop, ToWorker
+from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stats, Stop, ToWorker
 from podium.serving.backoff import STABLE_AFTER_S, Backoff
 from podium.serving.forkserver import ForkLost
+from podium.serving.llm_totals import LlmTotals
 from podium.serving.memory import MIB, load_budget, overrun
 from podium.serving.pod import PodResources
 from podium.serving.process import ChildProcess, described_exit, memory_bytes
@@ -82,6 +83,7 @@ class Supervisor:
         self.restarts = 0
         self.private_bytes = 0
         self.shared_bytes = 0
+        self.measured = LlmTotals()
         self.epoch = 0
         self._member = member
         self._wire = member.model_copy(update={"artifact": Artifact(), "warmup": (), "smoke_test": None})
@@ -231,6 +233,7 @@ class Supervisor:
             self.state = InstanceState.BACKING_OFF
         self._pod.broker.unregister(life.peer)
         self._ready_since = None
+        self.measured.end_life()
         life.process.kill()
         await asyncio.wait((life.process.exited,), timeout=KILL_TIMEOUT_S)
         await self._pod.end_strays()
@@ -371,6 +374,8 @@ class Supervisor:
         elif isinstance(message, LoadFailed):
             if not life.outcome.done():
                 life.outcome.set_exception(WorkerLoadError(Reason.LOAD_FAILED, message.message))
+        elif isinstance(message, Stats):
+            self.measured.take(message.llm)
         else:
             self._events.message(self, message, payloads)
 

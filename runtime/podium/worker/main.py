@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from podium.engines.base import AsyncEngine, Engine, LoadError, StreamingEngine, context_of, user_error
+from podium.engines.base import AsyncEngine, Engine, StreamingEngine, context_of, user_error
 from podium.errors import PodiumError, ProtocolError, clipped
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
 from podium.ipc.channel import WorkerChannel
@@ -102,7 +102,9 @@ def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine | As
 
         return TorchEngine(member.engine, context, member.outputs)
     if member.engine.kind is EngineKind.VLLM:
-        raise LoadError("this release of the runtime has no engine VLLM; use an image that has it")
+        from podium.engines.vllm.engine import VllmEngine
+
+        return VllmEngine(member, artifact_dir, device)
     from podium.engines.python_engine import PythonEngine
 
     return PythonEngine(member.engine.entrypoint, context)

@@ -4,7 +4,7 @@ between their steps, and leaves the rest of its time to async ones."""
 import asyncio
 import sys
 
-from podium.engines.base import AsyncEngine, StreamingEngine
+from podium.engines.base import AsyncEngine, Measured, StreamingEngine
 from podium.errors import ProtocolError
 from podium.ipc.channel import MESSAGES_PER_WAKE_UP, Payloads
 from podium.ipc.journal import Journal
@@ -15,6 +15,7 @@ from podium.ipc.protocol import (
     Drain,
     Grant,
     OpenStream,
+    Stats,
     Stop,
     StreamCredit,
     ToWorker,
@@ -28,6 +29,10 @@ from podium.worker.streams import Streams
 
 TURN_S = 0.001
 """How long sync generators are stepped before the socket is looked at, and what they gave is sent."""
+
+
+STATS_INTERVAL_S = 0.5
+"""How old the measures of an engine may be."""
 
 
 class StreamingLoop:
@@ -51,11 +56,13 @@ class StreamingLoop:
         self._loop.add_reader(self._link.channel.fd, self._wake)
         self._loop.add_reader(self._link.channel.parent_fd, self._finish, EXIT_ORPHANED)
         watch = self._loop.create_task(self._watch_engine())
+        report = self._loop.create_task(self._report_stats())
         self._wake()
         try:
             return await self._status
         finally:
             watch.cancel()
+            report.cancel()
             self._loop.remove_reader(self._link.channel.fd)
             self._loop.remove_reader(self._link.channel.parent_fd)
             await self._streams.close_all()
@@ -65,6 +72,18 @@ class StreamingLoop:
             why = await self._engine.until_broken()
             print(f"podium worker: the engine is broken: {why}", file=sys.stderr)
             self._finish(EXIT_ENGINE_BROKEN)
+
+    async def _report_stats(self) -> None:
+        """Has the front end know what the engine measures, while it changes."""
+        if not isinstance(self._engine, Measured):
+            return
+        told = None
+        while not self._status.done():
+            if (stats := self._engine.stats()) != told:
+                told = stats
+                self._link.send(Stats(self._link.epoch, stats))
+                self._wake()  # a send may swallow the socket's edge
+            await asyncio.sleep(STATS_INTERVAL_S)
 
     def _wake(self) -> None:
         """A turn follows after what the loop has ready now, so that tasks woken together share one message."""

@@ -1,0 +1,91 @@
+"""Ends vLLM's processes and removes its files with the worker that started them, however that ends.
+
+vLLM's engine process is no child of the front end and does not watch its parent: where the front end is killed, the
+kernel kills the worker and leaves the engine, with all its memory. The guard is a process of the worker's session that
+waits for the worker's end. Where the front end lives, it may be quicker and end the guard with the rest.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+_PREFIX = "podium-vllm-"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps named semaphores
+_SEMAPHORE = re.compile(rf"{_SHARED_MEMORY}/(sem\.mp-\w+)")
+_WATCH = """
+import os, select, shutil, signal, sys
+worker, folder = int(sys.argv[1]), sys.argv[2]
+try:
+    watched = os.pidfd_open(worker)
+except ProcessLookupError:
+    watched = None
+if watched is not None and os.getppid() == worker:
+    select.select([watched], [], [])
+
+def left():
+    own = os.getsid(0)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(name) != os.getpid() and os.getsid(int(name)) == own:
+                with open(f"/proc/{name}/stat") as stat:
+                    if stat.read().rpartition(")")[2].split()[0] not in "ZX":
+                        yield int(name)
+        except OSError:
+            pass
+
+for _ in range(1000):
+    pids = list(left())
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    if not pids:
+        break
+    select.select([], [], [], 0.01)
+shutil.rmtree(folder, ignore_errors=True)
+"""
+
+
+def private_folder() -> Path:
+    """A new directory for vLLM's sockets and caches; those of workers that are no more are removed."""
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{_PREFIX}*"):
+        owner = left.name.removeprefix(_PREFIX)
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = root / f"{_PREFIX}{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def start_guard(folder: Path) -> "subprocess.Popen[bytes] | None":
+    """The guard of this process; None where it does not lead a session of its own (a tool run by hand)."""
+    if os.getsid(0) != os.getpid():
+        return None
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WATCH, str(os.getpid()), str(folder)],
+        stdin=subprocess.DEVNULL,
+        close_fds=True,
+        cwd="/",
+    )
+
+
+def forget_semaphores() -> None:
+    """Takes away the names of the semaphores that this session's processes hold, so that no death leaves one behind.
+
+    Once vLLM is loaded nobody looks one up by its name any more.
+    """
+    names: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(process.name)) == os.getsid(0):
+                names |= set(_SEMAPHORE.findall((process / "maps").read_text()))
+    for name in names:
+        (_SHARED_MEMORY / name).unlink(missing_ok=True)
