@@ -9,6 +9,8 @@ from podium_crds.tensors import DType, TensorSpec
 
 HEADROOM = 1.25
 """Over the largest recent bytes per row: cheaper than a round trip for a slightly longer answer."""
+MEAN_WEIGHT = 0.1
+"""Of the newest batch in the mean."""
 DECAY = 0.98
 """Per batch, so that one huge answer is forgotten after about a hundred others."""
 
@@ -21,6 +23,8 @@ class OutputSize:
     """Bytes per row of all outputs together; None where a shape is open."""
     tensors: int
     _per_row: float = 0.0
+    """The largest of late."""
+    _mean_per_row: float = 0.0
 
     @classmethod
     def of(cls, outputs: tuple[TensorSpec, ...]) -> "OutputSize":
@@ -37,10 +41,16 @@ class OutputSize:
             return self.declared * rows + padding
         return aligned(round(self._per_row * HEADROOM * rows)) + padding if self._per_row else 0
 
+    def expected(self, rows: int) -> int:
+        """Bytes that `rows` take on average, for admission: the largest would refuse too many where shapes vary."""
+        return (self.declared if self.declared is not None else round(self._mean_per_row)) * rows
+
     def observe(self, rows: int, nbytes: int, tensors: int) -> None:
         """A batch's outputs took `nbytes`."""
         self.tensors = max(self.tensors, tensors)
-        self._per_row = max(nbytes / max(1, rows), self._per_row * DECAY)
+        per_row = nbytes / max(1, rows)
+        self._per_row = max(per_row, self._per_row * DECAY)
+        self._mean_per_row += (per_row - self._mean_per_row) * MEAN_WEIGHT
 
 
 def _row_bytes(spec: TensorSpec) -> int | None:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import NamedTuple
 
 from podium.errors import QueueFull
+from podium.ipc.arena import Promise
 from podium.ipc.tensor import Tensor
 from podium_crds.tensors import DType
 
@@ -46,6 +47,14 @@ class Waiting:
     deaths: int = 0
     """Workers that died after they had begun on it."""
     queued: bool = False
+    promise: Promise | None = None
+    """Room in the arena for its inputs and outputs, until its first dispatch takes it."""
+
+    def end_promise(self) -> None:
+        """The room is taken, or nobody needs it any more. Idempotent."""
+        if self.promise is not None:
+            self.promise.end()
+            self.promise = None
 
     @property
     def alone(self) -> bool:

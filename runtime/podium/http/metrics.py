@@ -43,6 +43,8 @@ class PodCollector(Collector):
         in_flight = float(self._residents.drain.in_flight)
         yield GaugeMetricFamily("podium_requests_in_flight", "Requests being answered", in_flight)
         yield self._arena_bytes()
+        promised = float(self._arena.promised_bytes)
+        yield GaugeMetricFamily("podium_arena_promised_bytes", "Arena that admitted requests will take", promised)
         loaded = self._loaded()
         shown = self._shown(loaded)
         yield from _requests(shown)

@@ -14,13 +14,15 @@ from typing import Self
 
 import numpy as np
 
-from podium.errors import DescriptorError, LeaseError
+from podium.errors import ArenaExhausted, DescriptorError, LeaseError
 from podium.ipc.allocator import PAGE, Allocator, ClassStats
 from podium.ipc.lease import FRONT_END, Holder, Lease, Ledger, Slot, SlotState
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
 from podium_crds.tensors import DType
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+MAX_PROMISE_SHARE = 4
+"""The largest promise is one in this many parts of the arena: half of it is for bodies that come in."""
 FREED = b"\xdb" * PAGE
 """What debug mode writes over a freed slot."""
 
@@ -37,6 +39,21 @@ class Buffer:
         self.lease.release()
 
 
+class Promise:
+    """Bytes of the arena that an admitted request will take, from its admission until they are taken."""
+
+    __slots__ = ("_arena", "_nbytes")
+
+    def __init__(self, arena: "Arena", nbytes: int) -> None:
+        self._arena = arena
+        self._nbytes = nbytes
+
+    def end(self) -> None:
+        """The bytes are taken, or will not be. Idempotent."""
+        self._arena.promised_bytes -= self._nbytes
+        self._nbytes = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ArenaStats:
     """Use of the arena in bytes, whole and per size class."""
@@ -44,6 +61,8 @@ class ArenaStats:
     size_bytes: int
     used_bytes: int
     high_water_bytes: int
+    promised_bytes: int
+    """What admitted requests will take, beside what is used."""
     slots: int
     classes: tuple[ClassStats, ...]
 
@@ -60,6 +79,7 @@ class Arena:
         self._address = address_of(self._memory)
         self._allocator = Allocator(self.size_bytes)
         self._high_water = 0
+        self.promised_bytes = 0
         self.ledger = Ledger(self._allocator, self._overwrite if debug else None)
 
     @classmethod
@@ -85,6 +105,22 @@ class Arena:
         self._high_water = max(self._high_water, self._allocator.used_bytes)
         start = lease.slot.offset
         return Buffer(self._memory[start : start + nbytes], lease)
+
+    def promise(self, nbytes: int) -> Promise:
+        """Room for a request's inputs and outputs, kept free of other promises until it is taken: `end` it then.
+
+        Nothing is set apart: what finds no range in the end travels in the message. So a promise of more than a part
+        of the arena (MAX_PROMISE_SHARE) counts as that part. Raises ArenaExhausted.
+        """
+        need = min(nbytes, self.size_bytes // MAX_PROMISE_SHARE)
+        free = self.size_bytes - self._allocator.used_bytes - self.promised_bytes
+        if need > free:
+            raise ArenaExhausted(
+                f"the request needs {nbytes} bytes of shared memory for its inputs and outputs, and {max(0, free)} of "
+                f"{self.size_bytes} are free; ask again later, or raise sharedMemory.arenaBytes"
+            )
+        self.promised_bytes += need
+        return Promise(self, need)
 
     def tensor(self, dtype: DType, shape: tuple[int, ...], nbytes: int | None = None) -> Tensor:
         """A tensor to be filled in place, then sealed. BYTES needs `nbytes`. Raises ArenaExhausted."""
@@ -130,6 +166,7 @@ class Arena:
             self.size_bytes,
             self._allocator.used_bytes,
             self._high_water,
+            self.promised_bytes,
             sum(1 for _ in self.ledger.slots()),
             self._allocator.stats(),
         )

@@ -143,6 +143,13 @@ class Dispatcher:
         self.idle.clear()
         self.pump()
 
+    def arena_bytes(self, waiting: Waiting) -> int:
+        """What the request will take of the arena: heap inputs, which are gathered there, and outputs."""
+        inputs = sum(tensor.nbytes for tensor in waiting.inputs.values() if tensor.lease is None)
+        outputs = self._output_size.expected(waiting.rows)
+        small = self._pod.options.inline_bytes
+        return (inputs if inputs > small else 0) + (outputs if outputs > small else 0)
+
     def withdraw(self, waiting: Waiting) -> None:
         """Nobody waits for this request any more: out of the queue with it, or its batch is told to be skipped."""
         self.queue.discard(waiting)
@@ -206,6 +213,8 @@ class Dispatcher:
             self._fail(batch, error)
             return
         grant = self._grant(instance.holder, self._output_size.estimate(rows))
+        for waiting in batch:
+            waiting.end_promise()
         number = next(self._batch_numbers)
         latest = max(waiting.deadline for waiting in batch)
         # A client's short deadline must not get the worker killed: the model's own timeout is the least it may take.

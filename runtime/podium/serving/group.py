@@ -76,6 +76,7 @@ class WorkerGroup:
         """Use `start`."""
         self._loop = asyncio.get_running_loop()
         self._stopping = False
+        self._pod = pod
         self._work = Dispatcher(member, pod)
         self._instances = [
             Supervisor(member, artifact_dir, index, pod, self._work.events) for index in range(member.instances)
@@ -117,6 +118,8 @@ class WorkerGroup:
         ArenaExhausted, GroupStopped.
         """
         waiting = self._admitted(inputs, request_id, deadline)
+        if need := self._work.arena_bytes(waiting):
+            waiting.promise = self._pod.arena.promise(need)
         timer = self._loop.call_at(deadline, self._expire, waiting)
         for tensor in waiting.inputs.values():
             tensor.retain()
@@ -131,6 +134,7 @@ class WorkerGroup:
             raise
         finally:
             timer.cancel()
+            waiting.end_promise()
             self._work.withdraw(waiting)
             for tensor in waiting.inputs.values():
                 tensor.release()
