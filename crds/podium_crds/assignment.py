@@ -93,6 +93,8 @@ class Batching(Lenient):
     max_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """The longest an idle worker may wait for company; 0: never waits."""
     max_queue_size: Annotated[int, Field(ge=1, le=65536)] = 256
+    max_concurrent_streams: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Answers in chunks that one instance gives at once."""
 
 
 class Probe(Lenient):

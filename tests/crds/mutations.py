@@ -76,7 +76,7 @@ def _full_definition() -> JsonObject:
         python={"entrypoint": "echo:Echo", "threads": 2},
         inputs=[tensor],
         outputs=[{**tensor, "name": "y"}],
-        batching={"maxBatchSize": 8, "maxDelayMicroseconds": 100, "maxQueueSize": 16},
+        batching={"maxBatchSize": 8, "maxDelayMicroseconds": 100, "maxQueueSize": 16, "maxConcurrentStreams": 2},
         instances=2,
         idempotent=True,
         warmup={"timeoutSeconds": 9},

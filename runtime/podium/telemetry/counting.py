@@ -37,6 +37,30 @@ class RequestCounts:
         )
 
 
+class StreamCounts:
+    """Streams of one revision, and their time to the first chunk in seconds. One thread only."""
+
+    __slots__ = ("active", "cancelled", "chunks", "ended", "failed", "first_buckets", "first_seconds")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.ended = 0
+        """All that are no longer active: complete, failed and cancelled."""
+        self.failed = 0
+        """Ended by an error of whatever kind."""
+        self.cancelled = 0
+        """Given up by their reader."""
+        self.chunks = 0
+        self.first_buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        """Streams by time to the first chunk, not cumulative; the last bucket is above every bound."""
+        self.first_seconds = 0.0
+
+    def observe_first(self, seconds: float) -> None:
+        """A stream's first chunk came so long after it was admitted."""
+        self.first_buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.first_seconds += seconds
+
+
 def accumulated(values: list[int]) -> list[int]:
     """Running sums."""
     total, sums = 0, []
