@@ -64,6 +64,8 @@ def _serving() -> JsonObject:
             "maxUnavailable": 0,
             "drainTimeoutSeconds": 9,
             "paused": True,
+            "steps": [{"weight": 10, "pauseSeconds": 60}, {"weight": 50}],
+            "analysis": {"maxErrorPercent": 1, "maxP99LatencyPercent": 150, "minRequests": 50},
         },
     }
 
