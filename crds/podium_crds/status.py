@@ -79,8 +79,8 @@ class RolloutPlan(Lenient):
 class CanaryStatus(Lenient):
     """The step at which the current rollout stands."""
 
-    step: Annotated[int, Field(ge=1, le=10)]
-    """Which of spec.rollout.steps, from 1."""
+    step: Annotated[int, Field(ge=1, le=11)]
+    """Which of spec.rollout.steps, from 1; one above the last while all requests go over."""
     weight: Percent
     """Share of requests that the new revision is to have at this step."""
     start_time: Timestamp

@@ -198,7 +198,9 @@ def _stage(desired: Desired, verdict: Verdict, problem: Problem | None, *, compl
 def _current(observed: Observed, desired: Desired, verdict: Verdict, *, complete: bool) -> str | None:
     if complete:
         return desired.target.name
-    if verdict.goal != desired.target.name:
+    if verdict.goal != desired.target.name and any(
+        serves(p, verdict.goal) for pool in observed.pools for p in pool.pods
+    ):
         return verdict.goal
     if desired.current is not None:
         return desired.current

@@ -16,6 +16,8 @@ from podium_operator.rollout.capacity import routable_count
 from podium_operator.state import Desired, Observed, Pool
 from podium_operator.times import parse_time, rfc3339
 
+ALL = 100
+"""The weight that follows the last step."""
 LOADED = (RevisionState.READY, RevisionState.ACTIVE)
 
 
@@ -36,11 +38,11 @@ class Standing:
 def stand(
     observed: Observed, desired: Desired, home: Pool | None, strategy: ResolvedStrategy | None, now: datetime
 ) -> Standing | None:
-    """The step of this pass; None where no steps are left, or the change is of a kind that has none."""
+    """The step of this pass, one above the last once all are over; None where the change is of a kind that has none."""
     steps = desired.rollout.steps
     passed = passed_by_hand(desired)
     serving = observed.revisions.get(desired.current or "")
-    if passed >= len(steps) or serving is None or serving.name == desired.target.name or strategy is None:
+    if not steps or serving is None or serving.name == desired.target.name or strategy is None:
         return None
     if strategy.resolved is RolloutStrategy.RECREATE:
         return None  # old and new never answer at once
@@ -48,19 +50,27 @@ def stand(
     if in_place and serving.record.hashes.load == desired.target.record.hashes.load:
         return None  # both are answered by the same workers
     at = desired.canary
+    if passed >= len(steps) or (at is not None and at.step > len(steps)):
+        return _over(desired, now)
     if at is None or at.step <= passed:
         if home is None or (in_place and not loaded_everywhere(home, desired.target.name)):
             return Standing(at)
         return Standing(_begin(steps, passed + 1, now), waiting=_of(steps, passed + 1))
-    if at.step > len(steps):
-        return None
     at = at.model_copy(update={"weight": steps[at.step - 1].weight})
     if home is None or not _reached(home, desired, at, now, in_place=in_place):
         return Standing(at, waiting=f"pods to give {desired.target.name} {at.weight} % of the requests")
     return _held(observed, desired, at, now)
 
 
-def _held(observed: Observed, desired: Desired, at: CanaryStatus, now: datetime) -> Standing | None:
+def _over(desired: Desired, now: datetime) -> Standing:
+    """All traffic may go over; kept in status until it has."""
+    last, at = len(desired.rollout.steps), desired.canary
+    if at is not None and at.step > last:
+        return Standing(at.model_copy(update={"step": last + 1, "weight": ALL}))
+    return Standing(CanaryStatus(step=last + 1, weight=ALL, start_time=rfc3339(now)))
+
+
+def _held(observed: Observed, desired: Desired, at: CanaryStatus, now: datetime) -> Standing:
     """The share is reached: until when it is kept, or the next step."""
     steps = desired.rollout.steps
     said = findings(observed, desired)
@@ -75,7 +85,7 @@ def _held(observed: Observed, desired: Desired, at: CanaryStatus, now: datetime)
     if said.finding is Finding.INCONCLUSIVE:
         return Standing(at, waiting=f"{_of(steps, at.step)}: {said.message}", inconclusive=said.message)
     if at.step == len(steps):
-        return None
+        return _over(desired, now)
     return Standing(_begin(steps, at.step + 1, now), waiting=_of(steps, at.step + 1))
 
 

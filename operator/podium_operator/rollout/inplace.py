@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from podium_crds.assignment import Assignment, Generation, RevisionState
 from podium_operator.rollout.actions import Action, Push, WriteAssignment
 from podium_operator.rollout.assignments import Sources, assigned, compiled, divided, has_taken, same_content, settled
-from podium_operator.rollout.canary import Standing, loaded_everywhere
+from podium_operator.rollout.canary import ALL, Standing, loaded_everywhere
 from podium_operator.rollout.capacity import worth_keeping
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool
 
@@ -108,8 +108,9 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
     bearing = [pod for pod in pool.live_pods if pod.ready]
     loaded = [pod for pod in bearing if (held := pod.holds(goal)) is not None and held.state in LOADED]
     if loaded_everywhere(pool, goal):
-        if context.standing is not None and context.standing.canary is not None:
-            return _divide(pool, goal, context, context.standing.canary.weight)
+        at = context.standing.canary if context.standing is not None else None
+        if at is not None and at.weight < ALL:
+            return _divide(pool, goal, context, at.weight)
         return _promote(pool, goal, context, warm=(pool.promoted,))
     lingering = [pod for pod in bearing if _others(pod, {pool.promoted, goal})]
     if lingering:

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from podium.cli.plugins import WithPlugins
 from podium.serving.begun import BegunServer
 
 app = typer.Typer(
     name="podium",
+    cls=WithPlugins,
     help="Serve inference models and pipelines from the same YAML on a laptop and in a cluster.",
     no_args_is_help=True,
     add_completion=False,
