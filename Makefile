@@ -43,14 +43,13 @@ format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix
 
 test: setup ## Everything that needs no node: units, real processes, the operator on a real API server
-	$(BIN)/python -m pytest tests --ignore tests/mutants
+	$(BIN)/python -m pytest tests
 
 test-quick: setup ## The tests that need no API server
-	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration --ignore tests/mutants
+	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration
 
-fuzz: setup ## The property tests with new examples (make test repeats the same ones), and each planner rule taken away in turn
-	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile search --ignore tests/mutants
-	$(BIN)/python -m pytest tests/mutants
+fuzz: setup ## The property tests with examples that no run had before (make test repeats the same ones)
+	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile search
 
 e2e: setup ## The end-to-end suite on a real cluster (brings one up and takes it down again)
 	$(BIN)/python -m pytest e2e -c e2e/pytest.ini

@@ -25,7 +25,6 @@ class OutputSize:
     _per_row: float = 0.0
     """The largest of late."""
     _mean_per_row: float = 0.0
-    """Geometric, so that one huge answer does not have many small requests refused."""
 
     @classmethod
     def of(cls, outputs: tuple[TensorSpec, ...]) -> "OutputSize":
@@ -51,10 +50,7 @@ class OutputSize:
         self.tensors = max(self.tensors, tensors)
         per_row = nbytes / max(1, rows)
         self._per_row = max(per_row, self._per_row * DECAY)
-        if not self._mean_per_row:
-            self._mean_per_row = per_row
-        elif per_row:
-            self._mean_per_row *= (per_row / self._mean_per_row) ** MEAN_WEIGHT
+        self._mean_per_row += (per_row - self._mean_per_row) * MEAN_WEIGHT
 
 
 def _row_bytes(spec: TensorSpec) -> int | None:

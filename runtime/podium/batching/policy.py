@@ -1,66 +1,46 @@
-"""When a batch closes. PURE: every time is an argument, in seconds.
+"""When a batch closes, how large it may be, and who cannot make it. PURE: every time is an argument, in seconds.
 
 Work-conserving: an idle worker gets what waits at once, unless waiting pays. While a worker is busy the next batch
 stays open, since nothing asks for it until a worker frees. Waiting pays when a companion is expected within the wait
 and what it saves, the fixed part of a forward, is more than the delay it costs those who wait; the idea of learning
-both from traffic follows BentoML's adaptive batching and Clipper (NSDI 2017).
+both from traffic follows BentoML's adaptive batching and Clipper (NSDI 2017), refusing what cannot make it Clockwork
+(OSDI 2020) and Nexus (SOSP 2019).
 """
 
 from dataclasses import dataclass, field
 
+from podium.batching.layouts import Bucket
+from podium.batching.service import ServiceTimes
+from podium.batching.sizing import SizeCap
+
 FORGET = 0.9
-"""Weight of the past in each estimate: about the last ten batches count."""
-
-
-@dataclass(slots=True)
-class ServiceTime:
-    """Seconds of a forward over n rows as a + b·n, by least squares with forgetting."""
-
-    _weight: float = 0.0
-    _n: float = 0.0
-    _t: float = 0.0
-    _nn: float = 0.0
-    _nt: float = 0.0
-
-    def observe(self, rows: int, seconds: float) -> None:
-        """One forward was measured."""
-        self._weight = FORGET * self._weight + 1.0
-        self._n = FORGET * self._n + rows
-        self._t = FORGET * self._t + seconds
-        self._nn = FORGET * self._nn + rows * rows
-        self._nt = FORGET * self._nt + rows * seconds
-
-    def line(self) -> tuple[float, float]:
-        """(a, b), neither negative. Before anything was measured: (0, 0)."""
-        if not self._weight:
-            return 0.0, 0.0
-        mean_n, mean_t = self._n / self._weight, self._t / self._weight
-        variance = self._nn / self._weight - mean_n * mean_n
-        if variance < 1e-9:
-            # Every batch had the same size: how the time splits is unknown, so nothing is claimed to be saved.
-            return 0.0, mean_t / mean_n if mean_n else 0.0
-        slope = max(0.0, (self._nt / self._weight - mean_n * mean_t) / variance)
-        return max(0.0, mean_t - slope * mean_n), slope
-
-    def seconds(self, rows: int) -> float:
-        """What a forward over `rows` rows is expected to take."""
-        fixed, per_row = self.line()
-        return fixed + per_row * rows
+"""Weight of the past in each estimate of arrivals: about the last ten count."""
+SILENCE = 3.0
+"""Expected gaps without an arrival after which nobody is expected any more."""
+STRETCH_FORGET = 0.8
+MAX_STRETCH = 50.0
 
 
 @dataclass(slots=True)
 class ArrivalGap:
-    """Expected seconds between two requests, by exponential averaging. None until two have come."""
+    """Expected seconds between two requests, by exponential averaging."""
 
     mean_s: float | None = None
-    _last: float | None = None
+    """None until two have come."""
+    last: float | None = None
 
     def observe(self, now: float) -> None:
         """A request came."""
-        if self._last is not None:
-            gap = max(0.0, now - self._last)
+        if self.last is not None:
+            gap = max(0.0, now - self.last)
             self.mean_s = gap if self.mean_s is None else FORGET * self.mean_s + (1 - FORGET) * gap
-        self._last = now
+        self.last = now
+
+    def expected_s(self, now: float) -> float | None:
+        """Seconds until the next one; None where that is unknown, or the silence says that nobody comes."""
+        if self.mean_s is None or self.last is None or now - self.last > SILENCE * self.mean_s:
+            return None
+        return self.mean_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,38 +50,54 @@ class OpenBatch:
     rows: int
     oldest_arrival: float
     earliest_deadline: float
+    bucket: Bucket = ()
 
 
 @dataclass(slots=True)
 class BatchPolicy:
     """Limits of one model and what was learned of its traffic."""
 
-    max_rows: int
-    max_delay_s: float
-    service: ServiceTime = field(default_factory=ServiceTime)
+    cap: SizeCap
+    max_delay_s: float = 0.0
+    service: ServiceTimes = field(default_factory=ServiceTimes)
     arrivals: ArrivalGap = field(default_factory=ArrivalGap)
+    hand_off_s: float = 0.0
+    """What a round trip takes beside the model; learned."""
+    stretch: float = 1.0
+    """How much longer a batch's turn takes than its run: what others on the device and hand-offs add; learned."""
 
     def wait_s(self, batch: OpenBatch, now: float) -> float:
         """How long an idle worker should still wait for company; 0: close the batch now."""
         remaining = min(self.max_delay_s - (now - batch.oldest_arrival), self._slack_s(batch, now))
-        if remaining <= 0 or batch.rows >= self.max_rows:
+        if remaining <= 0 or batch.rows >= self.cap.rows:
             return 0.0
-        gap = self.arrivals.mean_s
+        gap = self.arrivals.expected_s(now)
         if gap is None or gap > remaining:
             return 0.0
-        fixed, _ = self.service.line()
-        saved_s = fixed / (batch.rows + 1)
-        return min(gap, remaining) if saved_s > batch.rows * gap / (batch.rows + 1) else 0.0
+        return min(gap, remaining) if self.service.fixed(batch.bucket) > batch.rows * gap else 0.0
+
+    def observe_hand_off(self, seconds: float) -> None:
+        """What a round trip took beside the model."""
+        self.hand_off_s = seconds if not self.hand_off_s else FORGET * self.hand_off_s + (1 - FORGET) * seconds
+
+    def observe_turn(self, seconds: float, run_s: float) -> None:
+        """While requests waited, the next batch began `seconds` after one that was expected to take `run_s`."""
+        if run_s > 0:
+            ratio = min(MAX_STRETCH, max(1.0, seconds / run_s))
+            self.stretch = STRETCH_FORGET * self.stretch + (1 - STRETCH_FORGET) * ratio
+
+    def predicted_wait_s(self, rows_ahead: int, bucket: Bucket, workers: int) -> float:
+        """How long rows that come first keep the workers busy."""
+        if not rows_ahead:
+            return 0.0
+        cap = self.cap.rows
+        full, rest = divmod(rows_ahead, cap)
+        seconds = full * self.service.seconds(bucket, cap) + (self.service.seconds(bucket, rest) if rest else 0.0)
+        return seconds * self.stretch / max(1, workers)
 
     def retry_after_s(self, waiting_rows: int, workers: int) -> float:
         """When a refused client may find room: what it takes to answer half of what waits; between 1 and 30 s."""
-        per_batch = self.service.seconds(self.max_rows)
-        batches = waiting_rows / self.max_rows / max(1, workers)
-        return min(30.0, max(1.0, per_batch * batches / 2))
-
-    def is_hopeless(self, deadline: float, now: float) -> bool:
-        """True where not even a forward over one row, in half the time expected, would be done by the deadline."""
-        return deadline - now < self.service.seconds(1) / 2
+        return min(30.0, max(1.0, self.predicted_wait_s(waiting_rows, (), workers) / 2))
 
     def _slack_s(self, batch: OpenBatch, now: float) -> float:
-        return batch.earliest_deadline - now - self.service.seconds(batch.rows + 1)
+        return batch.earliest_deadline - now - self.service.seconds(batch.bucket, batch.rows + 1)

@@ -1,32 +1,31 @@
-"""Requests that wait for a worker: bounded, in buckets of equal shape, earliest deadline first.
+"""Requests that wait for a worker: bounded, in lines of what can share a batch, by priority and deadline.
 
-A bucket holds what can share one tensor batch. The bucket whose most urgent request has the least time left is served
-next; since deadlines are absolute, a waiting request only becomes more urgent and no bucket starves.
+Within a line the lower priority number goes first, then the earlier deadline. A level gains one step for every
+AGEING_S that its oldest request has waited, so that none waits for ever. Between lines, after priority, the one goes
+first whose head is latest relative to its slack. PURE: every time is an argument, in seconds.
 """
 
 import asyncio
 import heapq
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
+from podium.batching.layouts import Bucket
 from podium.errors import QueueFull
 from podium.ipc.arena import Promise
 from podium.ipc.tensor import Tensor
-from podium_crds.tensors import DType
 
-
-class InputLayout(NamedTuple):
-    """What must agree between requests of one batch."""
-
-    name: str
-    dtype: DType
-    trailing: tuple[int, ...]
-
-
-Bucket = tuple[InputLayout, ...]
-"""Empty: the request shares a batch with nobody."""
+DEFAULT_PRIORITY = 5
+"""Between 1, the most urgent, and 9."""
+AGEING_S = 1.0
+"""Waiting time that is worth one step of priority."""
+AGE_LIMIT_S = 1.0
+"""Beyond it a request counts as late, however far its deadline is."""
+SAMPLE = 1024
+"""Entries of a line that are looked at to say what is ahead of a request; of longer ones a sample is taken."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,9 +40,12 @@ class Waiting:
     rows: int
     bucket: Bucket
     deadline: float
-    """On the event loop's clock, seconds."""
+    """On the monotonic clock, seconds."""
     arrived: float
     future: asyncio.Future[dict[str, Tensor]]
+    priority: int = DEFAULT_PRIORITY
+    elements: int = 0
+    """Of one row, before padding; counted only where the model limits the elements of a batch."""
     deaths: int = 0
     """Workers that died after they had begun on it."""
     queued: bool = False
@@ -62,30 +64,66 @@ class Waiting:
         return not self.bucket or self.deaths > 0
 
 
-def layout(inputs: Mapping[str, Tensor]) -> tuple[int, Bucket]:
-    """Rows of a request, and its bucket. Inputs without a common first dimension make a request of one, for itself."""
-    firsts = {tensor.shape[0] if tensor.shape else None for tensor in inputs.values()}
-    if len(firsts) != 1 or None in firsts:
-        return 1, ()
-    rows = firsts.pop()
-    assert rows is not None
-    if rows == 0:
-        return 0, ()
-    return rows, tuple(InputLayout(name, tensor.dtype, tensor.shape[1:]) for name, tensor in sorted(inputs.items()))
+class Caps(NamedTuple):
+    """What a batch may hold at most."""
+
+    rows: int
+    elements: int | None = None
+    """Padded elements of all inputs together; None: no limit."""
+
+
+@dataclass(slots=True)
+class _Level:
+    """Requests of one priority in a line. Removed ones stay in both orders until they surface."""
+
+    heap: list[tuple[float, int, Waiting]] = field(default_factory=list)
+    arrivals: "deque[Waiting]" = field(default_factory=deque)
+    live: int = 0
+    rows: int = 0
+
+    def head(self) -> Waiting:
+        """The earliest deadline. Only where `live`."""
+        while not self.heap[0][2].queued:
+            heapq.heappop(self.heap)
+        return self.heap[0][2]
+
+    def oldest(self) -> Waiting:
+        """The one that waits longest. Only where `live`."""
+        while not self.arrivals[0].queued:
+            self.arrivals.popleft()
+        return self.arrivals[0]
+
+    def tidy(self) -> None:
+        """Forgets removed requests where they are most of what is kept."""
+        if len(self.heap) > 64 and len(self.heap) > 4 * self.live:
+            self.heap = [entry for entry in self.heap if entry[2].queued]
+            heapq.heapify(self.heap)
+        if len(self.arrivals) > 64 and len(self.arrivals) > 4 * self.live:
+            self.arrivals = deque(waiting for waiting in self.arrivals if waiting.queued)
 
 
 @dataclass(slots=True)
 class _Line:
-    """Requests of one bucket: a heap of (deadline, tie-break, request), removed ones left in it until they surface."""
+    """Requests of one bucket, by priority."""
 
-    heap: list[tuple[float, int, Waiting]] = field(default_factory=list)
+    levels: dict[int, _Level] = field(default_factory=dict)
     rows: int = 0
     live: int = 0
 
-    def head(self) -> Waiting | None:
-        while self.heap and not self.heap[0][2].queued:
-            heapq.heappop(self.heap)
-        return self.heap[0][2] if self.heap else None
+    def best(self, now: float) -> tuple[int, _Level]:
+        """The level that goes first and its effective priority. Only where `live`."""
+        if len(self.levels) == 1:
+            ((priority, level),) = self.levels.items()
+            return _aged(priority, level, now), level
+        ranked = [
+            (_aged(priority, level, now), level.head().deadline, level) for priority, level in self.levels.items()
+        ]
+        effective, _, level = min(ranked, key=lambda entry: entry[:2])
+        return effective, level
+
+    def oldest(self) -> Waiting:
+        """The one that waits longest, of all levels."""
+        return min((level.oldest() for level in self.levels.values()), key=_arrived)
 
 
 class BatchQueue:
@@ -101,24 +139,41 @@ class BatchQueue:
     def __len__(self) -> int:
         return self._size
 
+    def __iter__(self) -> Iterator[Waiting]:
+        """Everyone who waits, in no order."""
+        for line in self._lines.values():
+            for level in line.levels.values():
+                for _, _, waiting in level.heap:
+                    if waiting.queued:
+                        yield waiting
+
     @property
     def rows(self) -> int:
         """Rows of all requests that wait."""
         return self._rows
 
-    def put(self, waiting: Waiting, retry_after_s: float) -> None:
+    def put(self, waiting: Waiting, retry_after_s: Callable[[], float]) -> None:
         """Adds a new request. Raises QueueFull."""
         if self._size >= self.max_size:
-            raise QueueFull(f"{self._size} requests wait already, the most that are taken", retry_after_s)
+            raise QueueFull(f"{self._size} requests wait already, the most that are taken", retry_after_s())
         self.restore(waiting)
 
     def restore(self, waiting: Waiting) -> None:
         """Adds a request that had been taken; it had its place, so there is no bound to check."""
         assert not waiting.queued
-        line = self._lines.setdefault(waiting.bucket, _Line())
-        heapq.heappush(line.heap, (waiting.deadline, next(self._order), waiting))
+        line = self._lines.get(waiting.bucket)
+        if line is None:
+            line = self._lines[waiting.bucket] = _Line()
+        level = line.levels.get(waiting.priority)
+        if level is None:
+            level = line.levels[waiting.priority] = _Level()
+        heapq.heappush(level.heap, (waiting.deadline, next(self._order), waiting))
+        if level.arrivals and waiting.arrived < level.arrivals[0].arrived:
+            level.arrivals.appendleft(waiting)
+        else:
+            level.arrivals.append(waiting)
         waiting.queued = True
-        self._count(line, waiting, 1)
+        self._count(line, level, waiting, 1)
 
     def discard(self, waiting: Waiting) -> bool:
         """Takes one request out, wherever it stands. False where it is not waiting."""
@@ -126,64 +181,110 @@ class BatchQueue:
             return False
         waiting.queued = False
         line = self._lines[waiting.bucket]
-        self._count(line, waiting, -1)
-        self._tidy(waiting.bucket, line)
+        level = line.levels[waiting.priority]
+        self._count(line, level, waiting, -1)
+        self._tidy(waiting, line, level)
         return True
 
-    def heads(self) -> list[Waiting]:
-        """The most urgent request of each line, the most urgent line first."""
-        heads = [head for line in self._lines.values() if (head := line.head()) is not None]
-        return sorted(heads, key=_deadline) if len(heads) > 1 else heads
+    def heads(self, now: float, needs_s: Callable[[Waiting], float]) -> list[Waiting]:
+        """The most urgent request of each line, the line first that should be served first.
+
+        `needs_s`: what a run over a request of the line is expected to take.
+        """
+        if len(self._lines) == 1:
+            (line,) = self._lines.values()
+            return [line.best(now)[1].head()]
+        ranked: list[tuple[int, float, float, int, Waiting]] = []
+        for place, line in enumerate(self._lines.values()):
+            effective, level = line.best(now)
+            head, oldest = level.head(), level.oldest()
+            ranked.append((effective, -_lateness(head, oldest, now, needs_s(head)), head.deadline, place, head))
+        ranked.sort(key=lambda entry: entry[:4])
+        return [entry[4] for entry in ranked]
 
     def rows_like(self, waiting: Waiting) -> int:
         """Rows that could share a batch with this request, its own included."""
         return waiting.rows if waiting.alone else self._lines[waiting.bucket].rows
 
     def oldest_like(self, waiting: Waiting) -> float:
-        """When the request in the same bucket that waits longest arrived."""
-        line = self._lines[waiting.bucket]
-        return min(entry.arrived for _, _, entry in line.heap if entry.queued)
+        """When the request in the same line that waits longest arrived."""
+        return self._lines[waiting.bucket].oldest().arrived
 
-    def take(self, head: Waiting, max_rows: int) -> list[Waiting]:
-        """The head of a line and those behind it that fit with it into `max_rows`, by deadline."""
+    def rows_ahead(self, waiting: Waiting) -> int:
+        """Rows that would be served before this request came to its turn, ageing left out; of long lines estimated."""
+        total = 0
+        for line in self._lines.values():
+            for priority, level in line.levels.items():
+                if priority < waiting.priority:
+                    total += level.rows
+                elif priority == waiting.priority:
+                    total += _rows_due(level, waiting.deadline)
+        return total
+
+    def take(self, head: Waiting, caps: Caps, now: float) -> list[Waiting]:
+        """The head of a line and those behind it that fit with it into the caps. It goes whatever they are."""
         line = self._lines[head.bucket]
-        assert line.head() is head
         batch: list[Waiting] = []
-        rows = 0
-        while (candidate := line.head()) is not None:
-            if batch and (candidate.alone or rows + candidate.rows > max_rows):
+        rows = longest = 0
+        while line.live:
+            level = line.best(now)[1]
+            candidate = level.head()
+            if batch and (candidate.alone or rows + candidate.rows > caps.rows):
                 break
-            heapq.heappop(line.heap)
+            longest = max(longest, candidate.elements)
+            if batch and caps.elements is not None and (rows + candidate.rows) * longest > caps.elements:
+                break
+            heapq.heappop(level.heap)
             candidate.queued = False
-            self._count(line, candidate, -1)
+            self._count(line, level, candidate, -1)
+            self._tidy(candidate, line, level)
             batch.append(candidate)
             rows += candidate.rows
             if candidate.alone:
                 break
-        self._tidy(head.bucket, line)
         return batch
 
     def drain(self) -> list[Waiting]:
         """Takes everything out."""
-        everything = [entry for line in self._lines.values() for _, _, entry in line.heap if entry.queued]
+        everything = list(self)
         for waiting in everything:
             self.discard(waiting)
         return everything
 
-    def _count(self, line: _Line, waiting: Waiting, sign: int) -> None:
+    def _count(self, line: _Line, level: _Level, waiting: Waiting, sign: int) -> None:
+        rows = sign * waiting.rows
+        level.live += sign
+        level.rows += rows
         line.live += sign
-        line.rows += sign * waiting.rows
+        line.rows += rows
         self._size += sign
-        self._rows += sign * waiting.rows
+        self._rows += rows
 
-    def _tidy(self, bucket: Bucket, line: _Line) -> None:
-        """Lines of shapes that nobody asks for go, and so do heaps that hold mostly what was removed."""
+    def _tidy(self, waiting: Waiting, line: _Line, level: _Level) -> None:
+        """Levels and lines that nobody waits in go."""
+        if level.live:
+            level.tidy()
+            return
+        del line.levels[waiting.priority]
         if not line.live:
-            self._lines.pop(bucket, None)
-        elif len(line.heap) > 64 and len(line.heap) > 4 * line.live:
-            line.heap = [entry for entry in line.heap if entry[2].queued]
-            heapq.heapify(line.heap)
+            del self._lines[waiting.bucket]
 
 
-def _deadline(waiting: Waiting) -> float:
-    return waiting.deadline
+def _aged(priority: int, level: _Level, now: float) -> int:
+    return priority - int(max(0.0, now - level.oldest().arrived) / AGEING_S)
+
+
+def _lateness(head: Waiting, oldest: Waiting, now: float, needs_s: float) -> float:
+    """0 as it comes, 1 when it has to start now; above that it is late."""
+    slack = max(1e-6, head.deadline - head.arrived - needs_s)
+    return max((now - head.arrived) / slack, (now - oldest.arrived) / AGE_LIMIT_S)
+
+
+def _rows_due(level: _Level, deadline: float) -> int:
+    stride = 1 + len(level.heap) // SAMPLE
+    due = sum(w.rows for at, _, w in level.heap[::stride] if at <= deadline and w.queued)
+    return due * stride
+
+
+def _arrived(waiting: Waiting) -> float:
+    return waiting.arrived

@@ -1,117 +1,71 @@
-"""`Dispatcher`: hands batches to idle workers and sees every request through to its one end.
+"""`Dispatcher`: hands batches to workers and sees every request through to its one end.
 
-Driven by events alone: an arrival, an answer, a restart, a death, a timer each lead to `pump`. There is no task per
-message. Owned by a WorkerGroup, which admits requests and hears none of the messages.
+Driven by events alone: an arrival, an answer, a restart, a death, a timer each lead to `pump`. There is no task and no
+timer per message. Owned by a WorkerGroup, which admits requests and hears none of the messages. Which batch goes next
+is podium.batching's to say, whose turn it is the device's; how requests end is in podium.serving.outcomes.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import count
 
-from podium.batching.batcher import GatheredInputs, GrantedSlot, gather, lease_out, read_outputs, split
+from podium.batching.backlog import Backlog
+from podium.batching.batcher import lease_out, read_outputs, split
 from podium.batching.bisect import halves
+from podium.batching.device import LOWEST_SHARE, Run
 from podium.batching.grants import OutputSize
-from podium.batching.policy import BatchPolicy, OpenBatch
-from podium.batching.queue import BatchQueue, Waiting, layout
+from podium.batching.layouts import Layouts
+from podium.batching.policy import BatchPolicy
+from podium.batching.queue import BatchQueue, Waiting
+from podium.batching.sizing import SizeCap
 from podium.errors import (
     ArenaExhausted,
-    ContractBreach,
     DeadlineExceeded,
     ModelError,
     PodiumError,
-    PoisonedRequest,
+    PredictedLate,
     ProtocolError,
+    QueueFull,
     WorkerDied,
 )
 from podium.ipc.channel import NoCredit, Payloads, PeerGone
-from podium.ipc.descriptor import grant_of
-from podium.ipc.lease import FRONT_END, Holder
-from podium.ipc.protocol import Cancel, Dispatch, Failure, FromWorker, Grant, Need, Reply
+from podium.ipc.lease import FRONT_END
+from podium.ipc.protocol import Cancel, Failure, FromWorker, Need, Reply
 from podium.ipc.tensor import Tensor
+from podium.serving.ahead import HandAhead
+from podium.serving.expiry import DeadlineWatch
+from podium.serving.hands import Hands, RunningBatch
+from podium.serving.held_inputs import HeldInputs
+from podium.serving.lane import Lane
+from podium.serving.outcomes import Outcomes
 from podium.serving.pod import PodResources
+from podium.serving.run_devices import units_of
+from podium.serving.sending import Sender
 from podium.serving.supervisor import Events, Supervisor
-from podium.telemetry.logging import get_logger
-from podium_crds.assignment import EngineKind, Member
-
-log = get_logger(__name__)
+from podium.serving.tally import Closed, Shed, Tally
+from podium.serving.timer import PreciseTimer
+from podium_crds.assignment import Batching, Member
 
 HANG_GRACE_S = 5.0
 """How far beyond the last deadline in it a batch may run before its worker is killed."""
-MAX_HELD_SHARE = 4
-"""A model that keeps views of more than one in this many parts of the arena gets a new process."""
-
-
-@dataclass(slots=True, eq=False)
-class RunningBatch:
-    """A batch in a worker's hands."""
-
-    number: int
-    requests: list[Waiting]
-    rows: int
-    inputs: GatheredInputs
-    grant: GrantedSlot | None
-    hang_timer: asyncio.TimerHandle
-
-    def live(self) -> list[Waiting]:
-        """Requests that somebody still waits for."""
-        return [waiting for waiting in self.requests if not waiting.future.done()]
-
-    def release(self, held: Collection[int] = ()) -> None:
-        """Ends the worker's part in its slots but those whose generation is in `held`, and the watch on it."""
-        self.hang_timer.cancel()
-        self.inputs.release(held)
-        if self.grant is not None and self.grant.lease.slot.generation not in held:
-            self.grant.lease.revoke()
-
-
-@dataclass(slots=True)
-class Copies:
-    """Tensors that were copied on their way, and their bytes: to form batches, and to store what a model returned."""
-
-    gathers: int = 0
-    gathered_bytes: int = 0
-    stores: int = 0
-    stored_bytes: int = 0
-
-    def gathered(self, tensors: int, nbytes: int) -> None:
-        """Inputs of one batch were copied."""
-        self.gathers += tensors
-        self.gathered_bytes += nbytes
-
-    def stored(self, tensors: int, nbytes: int) -> None:
-        """Outputs of one batch were copied."""
-        self.stores += tensors
-        self.stored_bytes += nbytes
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was done since the group's start. Plain numbers, folded into metrics by who reads them."""
-
-    requests: int = 0
-    failures: int = 0
-    """Requests that ended in an error of the model or the worker."""
-    copies: Copies = field(default_factory=Copies)
-    run_seconds: float = 0.0
-    """Time workers spent in the model."""
-    batch_sizes: Counter[int] = field(default_factory=Counter)
-    """Rows → number of batches of that size."""
+SAME_TURN_S = 100e-6
+"""Requests that follow each other faster than this are read in one turn of the event loop: its end is worth waiting."""
 
 
 class Dispatcher:
-    """Queue, workers and what is between them, for one member. Used from one event loop."""
+    """Backlog, workers and what is between them, for one member. Used from one event loop."""
 
-    def __init__(self, member: Member, pod: PodResources) -> None:
-        """`instances` is filled by the owner, whose supervisors report to `events`."""
-        batching = member.batching
+    def __init__(self, member: Member, pod: PodResources, clock: Callable[[], float] = time.monotonic) -> None:
+        """`attach` the supervisors, which report to `events`. `clock`: uvloop's own is coarse."""
         self.member = member
-        self.instances: list[Supervisor] = []
-        self.queue = BatchQueue(batching.max_queue_size)
-        self.policy = BatchPolicy(batching.max_batch_size, batching.max_delay_microseconds / 1e6)
-        self.running: dict[Supervisor, RunningBatch] = {}
+        self.clock = clock
+        self.policy = BatchPolicy(SizeCap(member.batching.max_batch_size))
+        self.backlog = Backlog(BatchQueue(member.batching.max_queue_size), self.policy, self._drop)
+        self.layouts = Layouts(member.batching)
+        self.hands = Hands()
+        self.outcomes = Outcomes(self.backlog, lambda: self.member)
         self.warm_up: tuple[Mapping[str, Tensor], ...] = ()
         """What every restarted worker runs on first. Heap tensors."""
         self.idle = asyncio.Event()
@@ -120,271 +74,354 @@ class Dispatcher:
         self.events = Events(ready=self._ready, message=self._hear, died=self._died)
         self._pod = pod
         self._loop = asyncio.get_running_loop()
-        self._again: deque[list[Waiting]] = deque()
-        """Halves of failed batches, which go before the queue."""
-        self._warming: dict[Supervisor, deque[Waiting]] = {}
-        """Restarted worker → what it still has to run on before it takes requests."""
-        self._held: dict[Supervisor, frozenset[int]] = {}
-        """Worker → generations of the slots that its model has kept views of."""
-        self._batch_numbers = count(1)
+        self._lanes: list[Lane] = []
+        self._instances: list[Supervisor] = []
+        self._pinned: dict[Supervisor, deque[Waiting]] = {}
+        """Worker → warm-up requests that it alone shall run, before all others."""
+        self._held = HeldInputs(pod.arena)
         self._output_size = OutputSize.of(member.outputs)
-        self._wait_timer: asyncio.TimerHandle | None = None
+        self._ahead = HandAhead(self.backlog, self.hands)
+        self._sender = Sender(pod, self._output_size)
+        self._alarm = PreciseTimer(self.pump)
+        self._pump_is_due = False
+        self._watch = DeadlineWatch(clock, self._expire, self._deadlines)
+        self.tune(member.batching)
 
     @property
     def queued(self) -> int:
         """Requests that wait for a worker."""
-        return len(self.queue) + sum(len(batch) for batch in self._again)
+        return self.backlog.waiting
+
+    def attach(self, instances: Sequence[Supervisor]) -> None:
+        """The workers, each in the lane of its device."""
+        self._instances = list(instances)
+        lanes: dict[str, Lane] = {}
+        for instance in instances:
+            lane = lanes.get(instance.device)
+            if lane is None:
+                units = units_of(instance.device, self.member.engine.threads)
+                device = self._pod.run_devices.of(instance.device)
+                lane = lanes[instance.device] = Lane(self, device, units, self.member.batching.device_share, self.hands)
+            lane.instances.append(instance)
+        self._lanes = list(lanes.values())
+
+    def detach(self) -> None:
+        """Gives up the devices' credits and the timers. Requests that are left must have been abandoned."""
+        for lane in self._lanes:
+            lane.leave()
+        self._lanes = []
+        self._alarm.close()
+        self._watch.close()
+
+    def tune(self, batching: Batching) -> None:
+        """Takes effect with the next request and the next batch."""
+        target = batching.target_latency_milliseconds
+        self.policy.cap.configure(batching.max_batch_size, None if target is None else target / 1000)
+        self.policy.max_delay_s = batching.max_delay_microseconds / 1e6
+        self.backlog.queue.max_size = batching.max_queue_size
+        self.backlog.max_elements = batching.max_batch_elements
+        self.layouts = Layouts(batching)
+        for lane in self._lanes:
+            lane.set_weight(batching.device_share)
+
+    def set_warming(self, warming: bool) -> None:
+        """While a group warms up it has the lowest weight on its devices."""
+        for lane in self._lanes:
+            lane.set_weight(LOWEST_SHARE if warming else self.member.batching.device_share)
 
     def submit(self, waiting: Waiting) -> None:
-        """Takes a new request. Raises QueueFull."""
-        self.queue.put(waiting, self.policy.retry_after_s(self.queue.rows, len(self.instances)))
+        """Takes a new request. Raises QueueFull, PredictedLate, DeadlineExceeded: microseconds after it came."""
+        free = any(lane.has_free_worker() for lane in self._lanes)
+        if not free and self.hands and (refusal := self._refusal(waiting)) is not None:
+            self.tally.shed[Shed.HOPELESS if isinstance(refusal, DeadlineExceeded) else Shed.PREDICTED_LATE] += 1
+            raise refusal
+        try:
+            self.backlog.queue.put(waiting, self._retry_after_s)
+        except QueueFull:
+            self.tally.shed[Shed.QUEUE_FULL] += 1
+            raise
+        gap = self.policy.arrivals.expected_s(waiting.arrived)
         self.policy.arrivals.observe(waiting.arrived)
         self.tally.requests += 1
         self.idle.clear()
+        self._watch.add(waiting.deadline)
+        if free and (gap is None or gap > SAME_TURN_S):
+            self.pump()
+        elif not self._pump_is_due:
+            self._pump_is_due = True
+            self._loop.call_soon(self.pump)
+
+    def run_on(self, instance: Supervisor, waiting: Waiting) -> None:
+        """A request that this worker alone shall run, before all others: a warm-up."""
+        self._pinned.setdefault(instance, deque()).append(waiting)
+        self.idle.clear()
+        self._watch.add(waiting.deadline)
         self.pump()
 
     def arena_bytes(self, waiting: Waiting) -> int:
         """What the request will take of the arena: heap inputs, which are gathered there, and outputs."""
-        inputs = sum(tensor.nbytes for tensor in waiting.inputs.values() if tensor.lease is None)
+        inputs = sum([tensor.nbytes for tensor in waiting.inputs.values() if tensor.lease is None])
         outputs = self._output_size.expected(waiting.rows)
         small = self._pod.options.inline_bytes
         return (inputs if inputs > small else 0) + (outputs if outputs > small else 0)
 
     def withdraw(self, waiting: Waiting) -> None:
         """Nobody waits for this request any more: out of the queue with it, or its batch is told to be skipped."""
-        self.queue.discard(waiting)
-        for instance, running in self.running.items():
-            if waiting in running.requests and not running.live():
-                with suppress(PeerGone, NoCredit):  # then the worker's death or answer ends the batch all the same
-                    instance.send(Cancel(instance.epoch, running.number))
+        if not self.backlog.discard(waiting):
+            for instance, running in self.hands.items():
+                if waiting in running.requests and not running.live():
+                    with suppress(PeerGone, NoCredit):  # then the worker's death or answer ends the batch all the same
+                        instance.send(Cancel(instance.epoch, running.number))
         self._note_idle()
-
-    def pump(self) -> None:
-        """Gives every idle worker a batch, as far as there are any."""
-        if self._wait_timer is not None:
-            self._wait_timer.cancel()
-            self._wait_timer = None
-        for instance in self.instances:
-            while instance.ready and instance not in self.running and (batch := self._next_batch(instance)):
-                self._dispatch(instance, batch)
-        self._note_idle()
-
-    def _next_batch(self, instance: Supervisor) -> list[Waiting]:
-        if warm_up := self._warming.get(instance):
-            return [warm_up.popleft()]
-        while self._again:
-            batch = [waiting for waiting in self._again.popleft() if not waiting.future.done()]
-            if batch:
-                return batch
-        now = self._loop.time()
-        waits: list[float] = []
-        heads = deque(self.queue.heads())
-        while heads:
-            if (wait_s := self._wait_s(heads[0], now)) > 0:
-                waits.append(wait_s)
-                heads.popleft()
-            elif batch := self._hopeful(self.queue.take(heads[0], self.policy.max_rows), now):
-                return batch
-            else:
-                heads = deque(self.queue.heads())  # all of them were shed: what is behind them moves up
-                waits.clear()
-        if waits and self._wait_timer is None:
-            self._wait_timer = self._loop.call_later(min(waits), self.pump)
-        return []
-
-    def _wait_s(self, head: Waiting, now: float) -> float:
-        """How long the policy would have this line wait for company, though a worker is idle."""
-        if head.alone or not self.policy.max_delay_s:
-            return 0.0
-        open_batch = OpenBatch(self.queue.rows_like(head), self.queue.oldest_like(head), head.deadline)
-        return self.policy.wait_s(open_batch, now)
-
-    def _hopeful(self, batch: list[Waiting], now: float) -> list[Waiting]:
-        """The batch without requests that would miss their deadline anyway: those fail before they cost a forward."""
-        hopeless = [waiting for waiting in batch if self.policy.is_hopeless(waiting.deadline, now)]
-        self._fail(hopeless, DeadlineExceeded("the time left is less than the model takes"))
-        return [waiting for waiting in batch if not waiting.future.done()]
-
-    def _dispatch(self, instance: Supervisor, batch: list[Waiting]) -> None:
-        rows = sum(waiting.rows for waiting in batch)
-        try:
-            inputs = gather(batch, self._pod.arena, instance.holder, self._pod.options.inline_bytes)
-        except ArenaExhausted as error:
-            self._fail(batch, error)
-            return
-        grant = self._grant(instance.holder, self._output_size.estimate(rows))
-        for waiting in batch:
-            waiting.end_promise()
-        number = next(self._batch_numbers)
-        latest = max(waiting.deadline for waiting in batch)
-        # A client's short deadline must not get the worker killed: the model's own timeout is the least it may take.
-        hung_at = max(latest, self._loop.time() + self.member.timeout_seconds) + HANG_GRACE_S
-        timer = self._loop.call_at(hung_at, instance.kill, f"batch {number} hung")
-        running = self.running[instance] = RunningBatch(number, batch, rows, inputs, grant, timer)
-        per_request = tuple(waiting.rows for waiting in batch) if batch[0].bucket else ()
-        message = Dispatch(instance.epoch, number, per_request, inputs.refs, grant.range if grant else None)
-        try:
-            instance.send(message, inputs.payloads)
-        except (PeerGone, NoCredit) as error:
-            del self.running[instance]
-            running.release()
-            self._restore(batch)
-            instance.kill(f"it takes no batch: {error}")
-            return
-        self.tally.batch_sizes[rows] += 1
-        self.tally.copies.gathered(inputs.gathers, inputs.gathered_bytes)
-
-    def _grant(self, holder: Holder, nbytes: int) -> GrantedSlot | None:
-        """A slot for outputs; None where they are small enough for the message, or the arena has no room."""
-        if nbytes <= self._pod.options.inline_bytes:
-            return None
-        try:
-            lease = self._pod.arena.allocate(nbytes, holder).lease
-        except ArenaExhausted:
-            return None
-        return GrantedSlot(lease, grant_of(lease.slot, nbytes))
 
     def abandon(self, error: PodiumError) -> None:
-        """Fails everything that is queued or running. The workers have ended before."""
-        self._fail(self.queue.drain(), error)
-        for batch in self._again:
-            self._fail(batch, error)
-        self._again.clear()
-        for running in self.running.values():
-            running.release()
-            self._fail(running.requests, error)
-        self.running.clear()
-        if self._wait_timer is not None:
-            self._wait_timer.cancel()
+        """Fails everything that is left: no worker will ever answer it."""
+        self.outcomes.fail(self.backlog.drain(), error)
+        for pinned in self._pinned.values():
+            self.outcomes.fail(list(pinned), error)
+        self._pinned.clear()
+        for instance in self._instances:
+            for running in self.hands.pop_all(instance):
+                running.release()
+                self.outcomes.fail(running.live(), error)
+
+    def pump(self) -> None:
+        """Gives every free worker a batch, as far as there are any and its device has a credit."""
+        self._pump_is_due = False
+        for lane in self._lanes:
+            lane.device.deal()
+        if self.backlog.waiting:
+            now = self.clock()
+            self._hand_ahead(now)
+            self._set_alarm(now)
+        self._note_idle()
+
+    def next_run_s(self, instance: Supervisor, now: float) -> float | None:
+        """See podium.serving.lane.Work."""
+        if self._pinned.get(instance):
+            return 0.0
+        return self.backlog.next_run_s(now)
+
+    def start(self, instance: Supervisor, hold: Callable[[float], Run], now: float) -> Run | None:
+        """See podium.serving.lane.Work."""
+        pinned = self._pinned.get(instance)
+        if pinned:
+            batch = [pinned.popleft()]
+            if not pinned:
+                del self._pinned[instance]
+            why = Closed.IDLE
+        else:
+            is_retry = self.backlog.has_retries
+            batch = self.backlog.take(now, workers=len(self._instances), is_idle=not self.hands)
+            why = Closed.RETRY if is_retry else self._why(batch, now)
+        if not batch:
+            return None
+        running = self._dispatch(instance, batch, now, why)
+        if running is None:
+            return None
+        running.is_warm_up = bool(pinned is not None)
+        running.run = hold(running.expected_s)
+        self._watch_for_hang(instance, running)
+        return running.run
+
+    def _why(self, batch: Sequence[Waiting], now: float) -> Closed:
+        if sum(waiting.rows for waiting in batch) >= self.policy.cap.rows:
+            return Closed.FULL
+        delay_s = self.policy.max_delay_s
+        if delay_s and any(now - waiting.arrived >= delay_s for waiting in batch):
+            return Closed.TIMEOUT
+        return Closed.IDLE
+
+    def _hand_ahead(self, now: float) -> None:
+        for instance in self._ahead.workers(self._lanes, now):
+            batch = self.backlog.take(now, workers=len(self._instances), is_idle=False)
+            running = self._dispatch(instance, batch, now, Closed.AHEAD) if batch else None
+            if running is not None:
+                running.was_ahead = True
+
+    def _set_alarm(self, now: float) -> None:
+        """Rings when a wait for company ends, or a batch should go ahead."""
+        wake_s = self.backlog.wake_s(now)
+        times = (None if wake_s is None else now + wake_s, self._ahead.next_time(self._instances, now))
+        self._alarm.arm(min((at for at in times if at is not None), default=None))
+
+    def _dispatch(self, instance: Supervisor, batch: list[Waiting], now: float, why: Closed) -> RunningBatch | None:
+        """Sends it. None where that was not possible: then the requests are put back, or failed."""
+        expected_s = self.policy.service.seconds(batch[0].bucket, sum(waiting.rows for waiting in batch))
+        try:
+            running = self._sender.send(instance, batch, expected_s, now)
+        except ArenaExhausted as error:
+            self._split_or_fail(batch, error)
+            return None
+        except (PeerGone, NoCredit) as error:
+            self.outcomes.restore(batch)
+            instance.kill(f"it takes no batch: {error}")
+            return None
+        self.hands.add(instance, running)
+        self.tally.dispatched(batch, running.rows, now, why)
+        self.tally.fill.add(running.rows / self.policy.cap.rows)
+        self.tally.gather_s.add(self.clock() - now)
+        self.tally.copies.gathered(running.inputs.gathers, running.inputs.gathered_bytes)
+        return running
+
+    def _split_or_fail(self, batch: list[Waiting], error: ArenaExhausted) -> None:
+        if len(batch) == 1:
+            self.outcomes.fail(batch, error)
+            return
+        for half in halves(batch):
+            self.backlog.run_again(half)
+
+    def _watch_for_hang(self, instance: Supervisor, running: RunningBatch) -> None:
+        """From when it may have begun."""
+        latest = max(waiting.deadline for waiting in running.requests)
+        # A client's short deadline must not get the worker killed: the model's own timeout is the least it may take.
+        hung_at = max(latest, running.began + self.member.timeout_seconds) + HANG_GRACE_S
+        running.hang_timer = self._loop.call_at(hung_at, instance.kill, f"batch {running.number} hung")
 
     def _ready(self, instance: Supervisor) -> None:
-        if instance.restarts:
-            self._warming[instance] = deque(self._warm_up_request(inputs) for inputs in self.warm_up)
+        if instance.restarts and self.warm_up:
+            far = self.clock() + self.member.warmup_timeout_seconds
+            for inputs in self.warm_up:
+                waiting = self.waiting_for(inputs, "warm-up", far)
+                waiting.future.add_done_callback(_forget_answer)
+                self._pinned.setdefault(instance, deque()).append(waiting)
         self.pump()
 
-    def _warm_up_request(self, inputs: Mapping[str, Tensor]) -> Waiting:
+    def waiting_for(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, priority: int = 0) -> Waiting:
+        """The request as the queue takes it. Raises InvalidInput."""
+        rows, bucket, elements = self.layouts.place(inputs)
         future: asyncio.Future[dict[str, Tensor]] = self._loop.create_future()
-        future.add_done_callback(_forget_answer)
-        now = self._loop.time()
-        return Waiting("warm-up", inputs, layout(inputs)[0], (), now + self.member.timeout_seconds, now, future)
+        level = priority or self.member.batching.priority
+        return Waiting(request_id, inputs, rows, bucket, deadline, self.clock(), future, level, elements)
 
     def _hear(self, instance: Supervisor, message: FromWorker, payloads: Payloads) -> None:
-        running = self.running.get(instance)
-        if running is None or not isinstance(message, (Need, Reply, Failure)) or message.batch != running.number:
+        running = self.hands.first(instance)
+        if not isinstance(message, (Need, Reply, Failure)) or running is None or message.batch != running.number:
             instance.kill(f"it sent {type(message).__name__} for a batch that it does not have")
             return
         if isinstance(message, Need):
-            self._widen(instance, running, message.nbytes)
+            try:
+                self._sender.widen(instance, running, message.nbytes)
+            except (PeerGone, NoCredit) as error:
+                instance.kill(f"it takes no grant: {error}")
             return
-        del self.running[instance]
-        self._keep_held(instance, message.held)
+        self.hands.pop(instance)
+        now = self.clock()
+        self._pass_credit_on(instance, running, now)
+        self._held.heard(instance, message.held)
         try:
             if isinstance(message, Reply):
-                self._complete(instance, running, message, payloads)
+                self._learn(running, message.run_s, now)
+                self._complete(instance, running, message, payloads, now)
             else:
-                self._failed(running, message)
+                self.outcomes.model_failed(running, message)
         finally:
             running.release(message.held)
         self.pump()
 
-    def _keep_held(self, instance: Supervisor, held: Collection[int]) -> None:
-        """Gives back what the model has let go of since its last answer; what it looks at still stays."""
-        before = self._held.get(instance, frozenset())
-        now = frozenset(held)
-        if now == before:
+    def _pass_credit_on(self, instance: Supervisor, running: RunningBatch, now: float) -> None:
+        """The credit goes to the batch that the worker has begun meanwhile, or back to the device."""
+        if running.run is None:
             return
-        if now - before:
-            log.warning("model_keeps_views", model=self.member.name, slots=len(now), advice="copy what you keep")
-        self._pod.arena.ledger.drop_holder(instance.holder, before - now)
-        self._held[instance] = now
-        kept_bytes = self._pod.arena.ledger.bytes_of(instance.holder, now)
-        if kept_bytes > self._pod.arena.size_bytes // MAX_HELD_SHARE:
-            instance.kill(f"its model keeps views of {kept_bytes} bytes of its inputs; copy what must outlive infer")
+        device = self._lane_of(instance).device.credits
+        following = self.hands.first(instance)
+        if following is None:
+            device.end(running.run, now)
+            return
+        following.began = now
+        following.run = device.hand_over(running.run, following.expected_s, now)
+        self._watch_for_hang(instance, following)
 
-    def _widen(self, instance: Supervisor, running: RunningBatch, nbytes: int) -> None:
-        if running.grant is not None:
-            running.grant.lease.revoke()
-        running.grant = self._grant(instance.holder, nbytes)
-        wider = Grant(instance.epoch, running.number, running.grant.range if running.grant else None)
-        try:
-            instance.send(wider)
-        except (PeerGone, NoCredit) as error:
-            instance.kill(f"it takes no grant: {error}")
+    def _lane_of(self, instance: Supervisor) -> Lane:
+        return next(lane for lane in self._lanes if instance in lane.instances)
 
-    def _complete(self, instance: Supervisor, running: RunningBatch, reply: Reply, payloads: Payloads) -> None:
-        self.policy.service.observe(running.rows, reply.run_s)
-        self.tally.copies.stored(reply.stores, reply.stored_bytes)
-        self.tally.run_seconds += reply.run_s
+    def _learn(self, running: RunningBatch, run_s: float, now: float) -> None:
+        """Cold runs say nothing of warm ones."""
+        self.tally.run_seconds += run_s
+        self.tally.infer_s.add(run_s)
+        if running.is_warm_up:
+            return
+        took = now - running.began
+        credited = running.run is not None and running.run.is_credited
+        self.policy.service.observe(running.requests[0].bucket, running.rows, took, now, credited=credited)
+        if not running.was_ahead:
+            self.policy.observe_hand_off(max(0.0, took - run_s))
+
+    def _complete(
+        self, instance: Supervisor, running: RunningBatch, reply: Reply, payloads: Payloads, now: float
+    ) -> None:
         arena = self._pod.arena
+        self.tally.copies.stored(reply.stores, reply.stored_bytes)
         try:
             if running.grant is not None:
                 arena.ledger.seal(running.grant.lease.slot)
             outputs = read_outputs(reply.outputs, payloads, running.grant, arena)
-            shares = split(outputs, [waiting.rows for waiting in running.requests])
+            good = self.outcomes.fail_items(running.requests, reply.errors) if reply.errors else running.requests
+            shares = split(outputs, [waiting.rows for waiting in good])
         except ProtocolError as error:
-            self._fail(running.requests, ModelError(f"the worker's answer was refused: {error}"))
+            self.outcomes.fail(running.requests, ModelError(f"the worker's answer was refused: {error}"))
             instance.kill(str(error))
             return
         except ModelError as error:
-            self._fail(running.requests, error)
+            self.outcomes.fail(running.requests, error)
             return
         self._output_size.observe(running.rows, sum(t.nbytes for t in outputs.values()), len(outputs))
-        for waiting, share in zip(running.requests, shares, strict=True):
-            if not waiting.future.done():
-                waiting.future.set_result(lease_out(share, arena, FRONT_END))
-
-    def _failed(self, running: RunningBatch, failure: Failure) -> None:
-        """The model raised: alone it was this request; in company the bad one is looked for where that is allowed."""
-        live = running.live()
-        if failure.breach:
-            self._fail(live, ContractBreach(failure.message))
-        elif len(running.requests) == 1:
-            self._fail(live, ModelError(failure.message))
-        elif not (self.member.idempotent or self.member.engine.kind is EngineKind.TORCH):
-            hint = f"a batch of {len(running.requests)} requests failed; set idempotent to have the bad one found"
-            self._fail(live, ModelError(f"{hint}: {failure.message}"))
-        elif len(live) == 1:
-            self._again.append(live)
-        elif live:
-            self._again.extend(halves(live))
+        self.outcomes.succeed(good, shares, lambda share: lease_out(share, arena, FRONT_END))
+        if self.policy.cap.target_s is not None and not running.is_warm_up:
+            self.policy.cap.observe(running.rows, [now - waiting.arrived for waiting in good])
+        self.tally.output_s.add(self.clock() - now)
 
     def _died(self, instance: Supervisor, how: str, begun: int | None) -> None:
-        self._held.pop(instance, None)
-        self._warming.pop(instance, None)
-        running = self.running.pop(instance, None)
-        if running is None:
-            return
-        running.release()
-        live = running.live()
-        if begun != running.number:
-            self._restore(live)
-        else:
-            for waiting in live:
-                self._bereave(waiting, f"the worker of {self.member.name} {how}")
+        self._held.forget(instance)
+        what = f"the worker of {self.member.name} {how}"
+        self.outcomes.fail(list(self._pinned.pop(instance, ())), WorkerDied(what, started=False))
+        for running in self.hands.pop_all(instance):
+            if running.run is not None:
+                self._lane_of(instance).device.credits.end(running.run, self.clock())
+            running.release()
+            if running.is_warm_up:
+                self.outcomes.fail(running.live(), WorkerDied(what, started=True))
+            else:
+                self.outcomes.worker_died(running, what, begun=begun is not None and running.number <= begun)
         self.pump()
 
-    def _bereave(self, waiting: Waiting, what: str) -> None:
-        """Decides on a request that was begun by a worker that died."""
-        waiting.deaths += 1
-        if waiting.deaths >= 2:
-            self._fail([waiting], PoisonedRequest(f"{what}, the second one with this request; it is not tried again"))
-        elif self.member.idempotent:
-            self._restore([waiting])
-        else:
-            self._fail([waiting], WorkerDied(f"{what} while it worked on the request", started=True))
+    def _refusal(self, waiting: Waiting) -> PodiumError | None:
+        now = waiting.arrived
+        busy_until = min(running.began + running.expected_s for running in self.hands)
+        refusal = self.backlog.refusal(waiting, now, len(self._instances), max(0.0, busy_until - now))
+        assert refusal is None or isinstance(refusal, (DeadlineExceeded, PredictedLate))
+        return refusal
 
-    def _restore(self, requests: Sequence[Waiting]) -> None:
-        for waiting in requests:
-            if not waiting.future.done():
-                self.queue.restore(waiting)
+    def _retry_after_s(self) -> float:
+        return self.policy.retry_after_s(self.backlog.queue.rows, len(self._instances))
 
-    def _fail(self, requests: Sequence[Waiting], error: PodiumError) -> None:
-        for waiting in requests:
-            if not waiting.future.done():
-                waiting.future.set_exception(error)
+    def _drop(self, waiting: Waiting, error: DeadlineExceeded) -> None:
+        self.tally.shed[Shed.EARLY_DROP] += 1
+        self.outcomes.fail([waiting], error)
+
+    def _expire(self, now: float) -> None:
+        """Tells everyone whose deadline has passed."""
+        queued = [waiting for waiting in self.backlog.queue if waiting.deadline <= now]
+        for waiting in queued:
+            self.backlog.discard(waiting)
+        self.tally.shed[Shed.EXPIRED] += len(queued)
+        self.outcomes.fail(queued, DeadlineExceeded("the deadline passed while it waited"))
+        for batch in (*self.backlog.retries, *(running.requests for running in self.hands), *self._pinned.values()):
+            late = [waiting for waiting in batch if waiting.deadline <= now]
+            self.outcomes.fail(late, DeadlineExceeded("the deadline passed while the model worked"))
+        self._note_idle()
+
+    def _deadlines(self) -> Iterator[float]:
+        """Of everyone who still waits for an answer."""
+        for waiting in self.backlog.queue:
+            yield waiting.deadline
+        for batch in (*self.backlog.retries, *(running.live() for running in self.hands), *self._pinned.values()):
+            for waiting in batch:
+                if not waiting.future.done():
+                    yield waiting.deadline
 
     def _note_idle(self) -> None:
-        if not (len(self.queue) or self._again or self.running):
+        if not (self.backlog.waiting or self.hands or self._pinned):
             self.idle.set()
 
 

@@ -1,31 +1,23 @@
 """`WorkerGroup`: the worker processes of one member behind one batching queue. What the rest of serving calls."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-from podium.batching.queue import Waiting, layout
-from podium.errors import (
-    ArenaExhausted,
-    BatchTooLarge,
-    DeadlineExceeded,
-    GroupStopped,
-    ModelError,
-    StreamingMismatch,
-    WorkerDied,
-)
+from podium.batching.queue import Waiting
+from podium.errors import ArenaExhausted, BatchTooLarge, DeadlineExceeded, GroupStopped, ModelError, WorkerDied
 from podium.ipc.llm_stats import LlmStats
 from podium.ipc.tensor import Tensor
-from podium.serving.dispatcher import Copies, Dispatcher
+from podium.serving.dispatcher import Dispatcher
 from podium.serving.llm_totals import added_up
 from podium.serving.pod import PodOptions, PodResources
-from podium.serving.streamed import StreamedAnswer
-from podium.serving.streams import Streams
 from podium.serving.supervisor import InstanceState, Supervisor
-from podium.telemetry.counting import StreamCounts
+from podium.serving.tally import Copies, Tally
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Batching, Member
 
@@ -68,6 +60,8 @@ class GroupStats:
     """Tensors that were copied on their way."""
     run_seconds: float
     """Time workers spent in the model."""
+    tally: Tally
+    """All of that and more, as it is counted: read it, keep it not."""
     pids: tuple[int, ...]
     instances: Mapping[InstanceState, int]
     """State → how many instances are in it; every state is there."""
@@ -89,11 +83,10 @@ class WorkerGroup:
         self._stopping = False
         self._pod = pod
         self._work = Dispatcher(member, pod)
-        self._instances: list[Supervisor] = []
-        self._streams = Streams(pod, self._instances, lambda: self._work.member)
-        events = self._streams.beside(self._work.events)
-        self._instances += [Supervisor(member, artifact_dir, index, pod, events) for index in range(member.instances)]
-        self._work.instances = self._instances
+        self._instances = [
+            Supervisor(member, artifact_dir, index, pod, self._work.events) for index in range(member.instances)
+        ]
+        self._work.attach(self._instances)
 
     @classmethod
     async def start(cls, member: Member, artifact_dir: Path, *, pod: PodResources) -> Self:
@@ -110,6 +103,7 @@ class WorkerGroup:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(instance.abort() for instance in group._instances))
+            group._work.detach()
             raise
         return group
 
@@ -122,72 +116,64 @@ class WorkerGroup:
     def member(self, member: Member) -> None:
         self._work.member = member
 
-    async def infer(self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float) -> dict[str, Tensor]:
+    async def infer(
+        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float, priority: int = 0
+    ) -> dict[str, Tensor]:
         """Outputs by name, leased: the caller releases each. Inputs stay the caller's; leases are kept as needed.
 
-        `deadline` is on the event loop's clock. Cancelling the caller takes the request out of the queue, or drops its
-        share of the answer. Raises QueueFull, DeadlineExceeded, BatchTooLarge, WorkerDied, PoisonedRequest, ModelError,
+        `deadline` is on the monotonic clock; `priority` from 1, the most urgent, to 9, 0: the model's own. Cancelling
+        the caller takes the request out of the queue, or drops its share of the answer. Raises QueueFull,
+        PredictedLate, DeadlineExceeded, BatchTooLarge, InvalidInput, WorkerDied, PoisonedRequest, ModelError,
         ArenaExhausted, GroupStopped.
         """
-        if not self.infers:
-            raise StreamingMismatch(f"{self.member.name} answers in a stream alone: ask with Accept: text/event-stream")
-        waiting = self._admitted(inputs, request_id, deadline)
+        waiting = self._admitted(inputs, request_id, deadline, priority)
+        return await self._answered(waiting, partial(self._work.submit, waiting))
+
+    async def infer_on_each(
+        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float
+    ) -> list[dict[str, Tensor] | BaseException]:
+        """The answers of every instance, each asked by itself: a warm-up. Errors take the place of answers."""
+        calls = []
+        for instance in self._instances:
+            waiting = self._admitted(inputs, request_id, deadline, 0)
+            calls.append(self._answered(waiting, partial(self._work.run_on, instance, waiting)))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _answered(self, waiting: Waiting, begin: Callable[[], None]) -> dict[str, Tensor]:
         if need := self._work.arena_bytes(waiting):
             waiting.promise = self._pod.arena.promise(need)
-        timer = self._loop.call_at(deadline, self._expire, waiting)
-        for tensor in waiting.inputs.values():
+        leased = [tensor for tensor in waiting.inputs.values() if tensor.lease is not None]
+        for tensor in leased:
             tensor.retain()
         try:
-            self._work.submit(waiting)
+            begin()
             return await waiting.future
         except (ModelError, WorkerDied, ArenaExhausted):
             self._work.tally.failures += 1
             raise
         except asyncio.CancelledError:
+            self._work.tally.cancels += 1
+            self._work.withdraw(waiting)
             _disown(waiting)
             raise
         finally:
-            timer.cancel()
             waiting.end_promise()
-            self._work.withdraw(waiting)
-            for tensor in waiting.inputs.values():
+            for tensor in leased:
                 tensor.release()
 
-    @property
-    def infers(self) -> bool:
-        """Whether the model answers at once. Known once the group has started."""
-        return self._instances[0].infers
-
-    @property
-    def streams(self) -> bool:
-        """Whether the model answers in chunks. Known once the group has started."""
-        return self._instances[0].streams
-
-    @property
-    def streams_open(self) -> int:
-        """Streams that a worker has in hand or that wait for one, those included that nobody reads any more."""
-        return self._streams.active
-
-    def stream(
-        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float, counts: StreamCounts
-    ) -> StreamedAnswer:
-        """An answer in chunks; the reader closes it. Inputs stay the caller's; leases are kept as needed.
-
-        `deadline` is on the event loop's clock and is that of the whole stream. Raises StreamingMismatch, StreamsFull,
-        DeadlineExceeded, GroupStopped; see StreamedAnswer.read for the rest.
-        """
-        if not self.streams:
-            raise StreamingMismatch(f"{self.member.name} does not stream: its class has no infer_stream")
-        if self._stopping:
-            raise GroupStopped(f"{self.member.name} {self.member.version} is stopping")
-        return StreamedAnswer(self._streams, self._streams.open(inputs, request_id, deadline), counts)
+    @contextmanager
+    def warming_up(self) -> Iterator[None]:
+        """Within it the group has the lowest weight on its devices."""
+        self._work.set_warming(True)
+        try:
+            yield
+        finally:
+            self._work.set_warming(False)
 
     def set_batching(self, batching: Batching) -> None:
         """Takes effect with the next request and the next batch."""
-        self._work.queue.max_size = batching.max_queue_size
-        self._work.policy.max_rows = batching.max_batch_size
-        self._work.policy.max_delay_s = batching.max_delay_microseconds / 1e6
         self.member = self.member.model_copy(update={"batching": batching})
+        self._work.tune(batching)
         self._work.pump()
 
     def set_warm_up(self, requests: Sequence[Mapping[str, Tensor]]) -> None:
@@ -208,13 +194,14 @@ class WorkerGroup:
         return GroupStats(
             state=self._state(),
             queue_depth=self._work.queued,
-            in_flight=sum(len(running.requests) for running in self._work.running.values()),
+            in_flight=sum(len(running.requests) for running in self._work.hands),
             requests=tally.requests,
             failures=tally.failures,
             batches=tally.batch_sizes.total(),
             batch_sizes=dict(tally.batch_sizes),
             copies=replace(tally.copies),
             run_seconds=tally.run_seconds,
+            tally=tally,
             pids=tuple(instance.pid for instance in self._instances if instance.pid is not None),
             instances={state: states.count(state) for state in InstanceState},
             crash_looping=sum(instance.is_crash_looping for instance in self._instances),
@@ -232,33 +219,25 @@ class WorkerGroup:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._work.idle.wait()
-                await self._streams.idle.wait()
         except TimeoutError:
             log.warning("group_stopped_with_requests", model=self.member.name, queued=self._work.queued)
         left = max(STOP_TIMEOUT_S, deadline - self._loop.time())
         # A worker that is still in a forward would hear Stop only after it: its time is over.
-        graces = {instance: 0.0 if instance in self._work.running else left for instance in self._instances}
+        graces = {instance: 0.0 if instance in self._work.hands else left for instance in self._instances}
         await asyncio.gather(*(instance.stop(grace) for instance, grace in graces.items()))
-        stopped = GroupStopped(f"{self.member.name} was stopped before it answered")
-        self._work.abandon(stopped)
-        self._streams.abandon(stopped)
+        self._work.abandon(GroupStopped(f"{self.member.name} was stopped before it answered"))
+        self._work.detach()
 
-    def _admitted(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> Waiting:
-        """The request as the queue takes it. Raises GroupStopped, DeadlineExceeded, BatchTooLarge."""
+    def _admitted(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, priority: int) -> Waiting:
+        """The request as the queue takes it. Raises GroupStopped, DeadlineExceeded, BatchTooLarge, InvalidInput."""
         if self._stopping:
             raise GroupStopped(f"{self.member.name} {self.member.version} is stopping")
-        now = self._loop.time()
-        if deadline <= now:
+        waiting = self._work.waiting_for(inputs, request_id, deadline, priority)
+        if deadline <= waiting.arrived:
             raise DeadlineExceeded("the deadline had passed when the request came to the queue")
-        rows, bucket = layout(inputs)
-        if bucket and rows > self._work.policy.max_rows:
-            raise BatchTooLarge(rows, self._work.policy.max_rows)
-        return Waiting(request_id, dict(inputs), rows, bucket, deadline, now, self._loop.create_future())
-
-    def _expire(self, waiting: Waiting) -> None:
-        where = "while it waited" if self._work.queue.discard(waiting) else "while the model worked"
-        if not waiting.future.done():
-            waiting.future.set_exception(DeadlineExceeded(f"the deadline passed {where}"))
+        if waiting.bucket and waiting.rows > self._work.policy.cap.limit:
+            raise BatchTooLarge(waiting.rows, self._work.policy.cap.limit)
+        return waiting
 
     def _state(self) -> GroupState:
         if self._stopping:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +13,6 @@ from podium.errors import WorkerLoadError
 from podium.ipc.arena import Arena
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, write_bootstrap
 from podium.ipc.channel import Broker
-from podium.serving.begun import BegunServer
 from podium.serving.forkserver import ForkLost, ForkServers, ForkServerUnavailable
 from podium.serving.process import (
     ChildProcess,
@@ -25,6 +23,7 @@ from podium.serving.process import (
     thread_environment,
 )
 from podium.serving.reaper import Reaper
+from podium.serving.run_devices import RunDevices
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import EngineKind, EngineSpec
 from podium_crds.reasons import Reason
@@ -51,36 +50,32 @@ class PodOptions:
     debug_arena: bool = False
     """Fill freed slots with 0xDB."""
     use_fork_server: bool = True
+    cpus: int | None = None
+    """Threads of models that may run at once on the CPU; None: as many as the container has."""
 
 
 class PodResources:
     """Arena, broker, fork servers and devices of one pod. Used from one event loop."""
 
-    def __init__(self, arena: Arena, broker: Broker, options: PodOptions, fork_servers: ForkServers) -> None:
+    def __init__(self, arena: Arena, broker: Broker, options: PodOptions, devices: tuple[str, ...]) -> None:
         """Use `open`."""
         self.arena = arena
         self.broker = broker
         self.options = options
-        self.devices = cuda_devices()
+        self.devices = devices
         """`cuda:N` for each GPU of the pod; empty on a pod without."""
-        self.fork_servers = fork_servers
+        self.run_devices = RunDevices(options.cpus)
+        self.fork_servers = ForkServers()
         self._children: dict[int, ChildProcess] = {}
         self._peers = count(1)
         self._next_device = 0
         self._reaper = asyncio.create_task(Reaper(is_awaited).run(), name="reaper")
 
     @classmethod
-    async def open(
-        cls,
-        arena_bytes: int,
-        run_dir: Path,
-        options: PodOptions | None = None,
-        begun: Sequence[BegunServer] = (),
-    ) -> Self:
+    async def open(cls, arena_bytes: int, run_dir: Path, options: PodOptions | None = None) -> Self:
         """Creates the arena (populated: 0.6 s per GiB) and binds the control socket, in `run_dir` for a moment.
 
-        Makes this process a subreaper, and takes over the fork servers that were `begun`. Raises OSError, or
-        MemoryError where the arena does not fit.
+        Makes this process a subreaper. Raises OSError, or MemoryError where the arena does not fit.
         """
         options = options or PodOptions()
         become_subreaper()
@@ -91,7 +86,7 @@ class PodResources:
             arena.close()
             raise
         log.info("pod_resources_opened", arena_bytes=arena.size_bytes, devices=cuda_devices())
-        return cls(arena, broker, options, ForkServers(begun))
+        return cls(arena, broker, options, cuda_devices())
 
     async def close(self) -> None:
         """Ends fork servers and gives memory and socket back. Worker groups are stopped before."""
@@ -102,6 +97,7 @@ class PodResources:
         for child in list(self._children.values()):
             child.kill()
             await child.exited
+        self.run_devices.close()
         self.broker.close()
         self.arena.close()
 

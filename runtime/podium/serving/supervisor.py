@@ -85,14 +85,11 @@ class Supervisor:
         self.shared_bytes = 0
         self.measured = LlmTotals()
         self.epoch = 0
-        self.infers = True
-        """Whether the model answers batches, as its last Ready said."""
-        self.streams = False
-        """Whether the model answers streams, as its last Ready said."""
         self._member = member
         self._wire = member.model_copy(update={"artifact": Artifact(), "warmup": (), "smoke_test": None})
         self._artifact_dir = artifact_dir
-        self._device = pod.place(member.engine)
+        self.device = pod.place(member.engine)
+        """`cpu` or `cuda:N`."""
         self._pod = pod
         self._events = events
         self._life: _Life | None = None
@@ -284,9 +281,9 @@ class Supervisor:
             arena_bytes=self._pod.arena.size_bytes,
             inline_bytes=self._pod.options.inline_bytes,
             artifact_dir=str(self._artifact_dir),
-            device=self._device,
+            device=self.device,
             member=self._wire.model_dump_json(by_alias=True, exclude_none=True),
-            load_bytes=self._budget_bytes if self._device == "cpu" else None,
+            load_bytes=self._budget_bytes if self.device == "cpu" else None,
         )
         # The worker may speak before we learn its pid: that is kept, and heard once its life is known.
         early: list[tuple[FromWorker | ProtocolError, Payloads]] = []
@@ -351,7 +348,6 @@ class Supervisor:
                     error.exit_code = await asyncio.shield(life.process.exited)
             raise
         await self._measure(life)
-        self.infers, self.streams = ready.infers, ready.streams
         self.state = InstanceState.READY
         log.info(
             "worker_ready",

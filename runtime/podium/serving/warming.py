@@ -85,9 +85,10 @@ async def _synthesized(member: Member, group: WorkerGroup) -> list[dict[str, Ten
 
 
 async def _on_every_instance(member: Member, group: WorkerGroup, inputs: Mapping[str, Tensor], reason: Reason) -> None:
-    """As many requests at once as there are instances: idle ones are given work first."""
-    calls = [_infer(group, inputs, "warm-up", member) for _ in range(member.instances)]
-    results = await asyncio.gather(*calls, return_exceptions=True)
+    """Each instance answers by itself, at the lowest weight that a group has on its device."""
+    deadline = asyncio.get_running_loop().time() + member.warmup_timeout_seconds
+    with group.warming_up():
+        results = await group.infer_on_each(inputs, request_id="warm-up", deadline=deadline)
     for result in results:
         if isinstance(result, ContractBreach):
             raise RevisionFailedError(Reason.CONTRACT_MISMATCH, f"{member.name}: {result}") from result

@@ -7,30 +7,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.batching.queue import BatchQueue, Waiting, layout
+from podium.batching.layouts import layout
+from podium.batching.queue import AGE_LIMIT_S, AGEING_S, DEFAULT_PRIORITY, BatchQueue, Caps, Waiting
 from podium.errors import QueueFull
 from podium.ipc.tensor import Tensor
 
 
-def a_request(rows: int = 1, width: int = 4, deadline: float = 10.0, arrived: float = 0.0) -> Waiting:
+def a_request(
+    rows: int = 1, width: int = 4, deadline: float = 10.0, arrived: float = 0.0, priority: int = DEFAULT_PRIORITY
+) -> Waiting:
     inputs = {"x": Tensor.from_array(np.zeros((rows, width), np.float32))}
     count, bucket = layout(inputs)
     loop = asyncio.new_event_loop()
     loop.close()
-    return Waiting("id", inputs, count, bucket, deadline, arrived, asyncio.Future(loop=loop))
+    return Waiting("id", inputs, count, bucket, deadline, arrived, asyncio.Future(loop=loop), priority)
 
 
 def queue_of(*requests: Waiting, max_size: int = 100) -> BatchQueue:
     queue = BatchQueue(max_size)
     for request in requests:
-        queue.put(request, 1.0)
+        queue.put(request, lambda: 1.0)
     return queue
 
 
-def take(queue: BatchQueue, max_rows: int) -> list[Waiting]:
+def heads_of(queue: BatchQueue, now: float = 0.0, needs_s: float = 0.0) -> list[Waiting]:
+    return queue.heads(now, lambda _: needs_s)
+
+
+def take(queue: BatchQueue, max_rows: int, now: float = 0.0) -> list[Waiting]:
     """A batch from the most urgent line."""
-    heads = queue.heads()
-    return queue.take(heads[0], max_rows) if heads else []
+    heads = heads_of(queue, now)
+    return queue.take(heads[0], Caps(max_rows), now) if heads else []
 
 
 def test_requests_of_one_shape_share_a_batch_up_to_its_rows() -> None:
@@ -58,10 +65,61 @@ def test_within_a_line_the_order_is_by_deadline_then_by_arrival() -> None:
     assert take(queue_of(*requests), 8) == [requests[1], requests[0], requests[2]]
 
 
+def test_the_more_urgent_priority_goes_first_whatever_the_deadlines() -> None:
+    usual, urgent = a_request(deadline=1), a_request(deadline=9, priority=1)
+    queue = queue_of(usual, urgent)
+    assert take(queue, 1) == [urgent]
+    assert take(queue, 8) == [usual]
+
+
+def test_waiting_raises_the_priority_so_that_nobody_starves() -> None:
+    patient = a_request(deadline=100, priority=9, arrived=0.0)
+    queue = queue_of(patient)
+    for second in range(20):
+        queue.put(a_request(deadline=100, priority=5, arrived=second * AGEING_S), lambda: 1.0)
+        (served,) = take(queue, 1, now=second * AGEING_S)
+        if served is patient:
+            break
+    else:
+        pytest.fail("it was never served")
+    assert second == 4, "four steps make it an equal, and it was there first"
+
+
+def test_the_line_that_is_latest_relative_to_its_slack_is_served_first() -> None:
+    short = a_request(width=2, deadline=1.0, arrived=0.0)
+    long = a_request(width=3, deadline=100.0, arrived=0.0)
+    queue = queue_of(long, short)
+    assert heads_of(queue, now=0.5)[0] is short
+
+
+def test_a_line_with_a_far_deadline_is_late_once_it_is_old() -> None:
+    old = a_request(width=2, deadline=1000.0, arrived=0.0)
+    young = a_request(width=3, deadline=2 * AGE_LIMIT_S + 10, arrived=2 * AGE_LIMIT_S)
+    queue = queue_of(young, old)
+    assert heads_of(queue, now=2 * AGE_LIMIT_S + 0.1)[0] is old
+
+
+def test_a_batch_holds_no_more_padded_elements_than_allowed() -> None:
+    short, long, short_too = a_request(), a_request(), a_request()
+    short.elements, long.elements, short_too.elements = 10, 30, 10
+    queue = queue_of(short, long, short_too)
+    assert queue.take(short, Caps(8, 60), 0.0) == [short, long], "two rows of 30"
+    alone = a_request()
+    alone.elements = 1000
+    assert queue_of(alone).take(alone, Caps(8, 60), 0.0) == [alone], "one request goes whatever it is"
+
+
+def test_what_is_ahead_of_a_request_is_what_would_be_served_before_it() -> None:
+    queue = queue_of(*(a_request(rows=2, deadline=deadline) for deadline in (1, 2, 3, 4)), a_request(priority=1))
+    assert queue.rows_ahead(a_request(deadline=2.5)) == 5
+    assert queue.rows_ahead(a_request(deadline=0.5)) == 1
+    assert queue.rows_ahead(a_request(deadline=0.5, priority=9)) == 9
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     queue = queue_of(a_request(), a_request(), max_size=2)
     with pytest.raises(QueueFull) as refused:
-        queue.put(a_request(), 2.5)
+        queue.put(a_request(), lambda: 2.5)
     assert refused.value.retry_after_s == 2.5
     assert len(queue) == 2
 
@@ -69,7 +127,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 def test_a_request_that_was_taken_may_come_back_although_the_queue_is_full() -> None:
     queue = queue_of(a_request(), max_size=1)
     (taken,) = take(queue, 1)
-    queue.put(a_request(), 1.0)
+    queue.put(a_request(), lambda: 1.0)
     queue.restore(taken)
     assert len(queue) == 2
 
@@ -112,7 +170,7 @@ def test_counts_agree_with_what_is_in_the_queue(steps: list[tuple[str, int, int]
     for action, number, width in steps:
         if action == "put" and len(inside) < 20:
             request = a_request(rows=number, width=width, deadline=float(number))
-            queue.put(request, 1.0)
+            queue.put(request, lambda: 1.0)
             inside.append(request)
         elif action == "take":
             taken = take(queue, number)
@@ -124,7 +182,7 @@ def test_counts_agree_with_what_is_in_the_queue(steps: list[tuple[str, int, int]
             queue.discard(inside.pop(number % len(inside)))
         assert len(queue) == len(inside)
         assert queue.rows == sum(request.rows for request in inside)
-        heads = [head.deadline for head in queue.heads()]
+        heads = [head.deadline for head in heads_of(queue)]
         assert heads == sorted(heads)
         assert heads[:1] == sorted(request.deadline for request in inside)[:1]
     assert sorted(map(id, queue.drain())) == sorted(map(id, inside))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from podium.batching.batcher import GrantedSlot, gather, lease_out, read_outputs, split
 from podium.batching.bisect import halves
 from podium.batching.grants import OutputSize
-from podium.batching.queue import Waiting, layout
+from podium.batching.layouts import layout
+from podium.batching.queue import Waiting
 from podium.errors import ArenaExhausted, DescriptorError, LeaseError, ModelError
 from podium.ipc.arena import Arena
 from podium.ipc.descriptor import ALIGNMENT, Descriptor, Inline, grant_of

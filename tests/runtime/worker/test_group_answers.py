@@ -47,7 +47,7 @@ async def test_what_waits_while_the_worker_is_busy_becomes_one_batch(groups: Gro
     blocked = asyncio.create_task(ask(group, column(BLOCK)))
     await eventually(groups.begun)
     rest = [asyncio.create_task(ask(group, column(WORK))) for _ in range(10)]
-    await eventually(lambda: group.stats().queue_depth == 10)
+    await eventually(lambda: group.stats().requests == 11)
     groups.go()
     await asyncio.gather(blocked, *rest)
     assert group.stats().batch_sizes == {1: 1, 8: 1, 2: 1}

@@ -12,7 +12,7 @@ import pytest
 from tests.runtime.worker.models import GroupMaker, ask, column
 from tests.support.waiting import eventually
 
-from podium.errors import ArenaExhausted, DeadlineExceeded, PoisonedRequest, WorkerDied
+from podium.errors import ArenaExhausted, DeadlineExceeded, PoisonedRequest, PredictedLate, WorkerDied
 from podium.ipc.tensor import Tensor
 from podium.serving.group import GroupState, WorkerGroup
 from podium_crds.tensors import DType
@@ -28,7 +28,7 @@ SLOW_DOUBLE = """
             time.sleep(0.002)
             return {"y": inputs["x"] * 2, "n": inputs["x"][:, :1]}
 """
-EXPECTED = (ArenaExhausted, DeadlineExceeded, PoisonedRequest, WorkerDied, asyncio.CancelledError)
+EXPECTED = (ArenaExhausted, DeadlineExceeded, PoisonedRequest, PredictedLate, WorkerDied, asyncio.CancelledError)
 
 
 class Storm:

@@ -1,0 +1,184 @@
+"""`Backlog`: everything of one model that waits for a worker, and which batch goes next. PURE: time is an argument.
+
+Order: halves of failed batches, then the queue. Requests that cannot make their deadline are refused as they come
+(`refusal`), or dropped as a batch closes, before they cost a forward. Who drops them fails their futures.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from podium.batching.policy import BatchPolicy, OpenBatch
+from podium.batching.queue import BatchQueue, Caps, Waiting
+from podium.errors import DeadlineExceeded, PodiumError, PredictedLate
+
+PROBE_AFTER_S = 1.0
+"""A prediction this old drops nothing while no worker runs: the model may have become faster meanwhile."""
+
+
+@dataclass(slots=True)
+class Backlog:
+    """Queue, retries and policy of one model."""
+
+    queue: BatchQueue
+    policy: BatchPolicy
+    drop: Callable[[Waiting, DeadlineExceeded], None]
+    """Told of each request that is not run since it would be late."""
+    max_elements: int | None = None
+    _again: "deque[list[Waiting]]" = field(default_factory=deque)
+    _last_close: tuple[float, float] | None = None
+    """When a batch was closed that left others waiting, and how long it was expected to run, per worker."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests."""
+        return len(self.queue) + sum(len(batch) for batch in self._again)
+
+    @property
+    def retries(self) -> Sequence[Sequence[Waiting]]:
+        """Parts of failed batches that wait to be run again."""
+        return self._again
+
+    @property
+    def has_retries(self) -> bool:
+        """True where a part of a failed batch goes next."""
+        return self._again_head() is not None
+
+    def run_again(self, batch: Sequence[Waiting]) -> None:
+        """A part of a failed batch, which goes before all others."""
+        self._again.append(list(batch))
+
+    def refusal(self, waiting: Waiting, now: float, workers: int, busy_s: float) -> PodiumError | None:
+        """Why this request is not worth taking, if so. Microseconds, whatever waits.
+
+        `busy_s`: until a worker frees. Call it only while all workers are busy: an idle one tries anything.
+        """
+        policy, rows = self.policy, waiting.rows
+        slack = waiting.deadline - now
+        run_s = policy.service.seconds(waiting.bucket, rows)
+        if run_s > slack:
+            return DeadlineExceeded(f"{slack * 1000:.0f} ms are left; the model takes about {run_s * 1000:.0f} ms")
+        if busy_s + policy.predicted_wait_s(self.queue.rows, waiting.bucket, workers) + run_s <= slack:
+            return None
+        ahead = self.queue.rows_ahead(waiting)
+        late_s = busy_s + policy.predicted_wait_s(ahead, waiting.bucket, workers) + run_s - slack
+        if late_s <= 0:
+            return None
+        words = f"the answer would come about {late_s * 1000:.0f} ms after the deadline"
+        return PredictedLate(words, min(30.0, max(1.0, late_s)))
+
+    def next_run_s(self, now: float) -> float | None:
+        """What the next batch is expected to take, 0 where that is unknown; None: nothing shall run now."""
+        head = self._again_head() or self._ready_head(now)
+        if head is None:
+            return None
+        rows = min(self.policy.cap.rows, self.queue.rows_like(head)) if head.queued else head.rows
+        return self.policy.service.seconds(head.bucket, rows)
+
+    def is_full(self, now: float) -> bool:
+        """True where the next batch would not gain by staying open."""
+        if self._again_head() is not None:
+            return True
+        heads = self._heads(now)
+        return bool(heads) and self.queue.rows_like(heads[0]) >= self.policy.cap.rows
+
+    def wake_s(self, now: float) -> float | None:
+        """In how many seconds a wait for company ends; None where nothing waits for it."""
+        if not self.policy.max_delay_s:
+            return None
+        waits = [self._wait_s(head, now) for head in self._heads(now)]
+        return min((wait_s for wait_s in waits if wait_s > 0), default=None)
+
+    def take(self, now: float, *, workers: int, is_idle: bool) -> list[Waiting]:
+        """Closes the next batch; empty where there is none. `is_idle`: no batch of this model runs."""
+        while self._again:
+            batch = [waiting for waiting in self._again.popleft() if not waiting.future.done()]
+            if batch:
+                return batch
+        while (head := self._ready_head(now)) is not None:
+            batch = self.queue.take(head, Caps(self.policy.cap.rows, self.max_elements), now)
+            if batch := self._in_time(batch, now, is_idle):
+                self._note_turn(batch, now, workers)
+                return batch
+        return []
+
+    def discard(self, waiting: Waiting) -> bool:
+        """Takes a request out that nobody waits for any more. False where it is not in the queue."""
+        return self.queue.discard(waiting)
+
+    def drain(self) -> list[Waiting]:
+        """Takes everything out."""
+        again = [waiting for batch in self._again for waiting in batch]
+        self._again.clear()
+        return again + self.queue.drain()
+
+    def _again_head(self) -> Waiting | None:
+        while self._again:
+            for waiting in self._again[0]:
+                if not waiting.future.done():
+                    return waiting
+            self._again.popleft()
+        return None
+
+    def _heads(self, now: float) -> list[Waiting]:
+        return self.queue.heads(now, self._needs_s) if len(self.queue) else []
+
+    def _needs_s(self, waiting: Waiting) -> float:
+        return self.policy.service.seconds(waiting.bucket, waiting.rows)
+
+    def _ready_head(self, now: float) -> Waiting | None:
+        """The head of the first line that should not wait for company any longer."""
+        for head in self._heads(now):
+            if not self.policy.max_delay_s or self._wait_s(head, now) <= 0:
+                return head
+        return None
+
+    def _wait_s(self, head: Waiting, now: float) -> float:
+        if head.alone:
+            return 0.0
+        rows = self.queue.rows_like(head)
+        return self.policy.wait_s(OpenBatch(rows, self.queue.oldest_like(head), head.deadline, head.bucket), now)
+
+    def _in_time(self, batch: list[Waiting], now: float, is_idle: bool) -> list[Waiting]:
+        """The batch without those who would miss their deadline in it; empty, and the rest put back, to try anew.
+
+        One who would make it in a smaller batch gets that where nobody else waits; else it goes, since serving it
+        would cost the others theirs (Nexus: early drop).
+        """
+        service, bucket = self.policy.service, batch[0].bucket
+        runs_s = service.seconds(bucket, sum(waiting.rows for waiting in batch))
+        late = [waiting for waiting in batch if now + runs_s > waiting.deadline]
+        if not late or (is_idle and service.is_stale(now, PROBE_AFTER_S)):
+            return batch
+        hopeless = [w for w in late if now + service.seconds(bucket, w.rows) > w.deadline]
+        if not hopeless and not len(self.queue):
+            return self._shrunk(batch, late, now)
+        gone = set(late if len(self.queue) else hopeless)
+        for waiting in batch:
+            if waiting in gone:
+                self.drop(waiting, DeadlineExceeded("the time left is less than the model takes"))
+            else:
+                self.queue.restore(waiting)
+        return []
+
+    def _shrunk(self, batch: list[Waiting], late: list[Waiting], now: float) -> list[Waiting]:
+        """As many of the most urgent as still make it; the others wait for the next batch."""
+        slack = min(waiting.deadline for waiting in late) - now
+        service, rows, kept = self.policy.service, 0, 0
+        for waiting in batch:
+            if kept and service.seconds(waiting.bucket, rows + waiting.rows) > slack:
+                break
+            rows += waiting.rows
+            kept += 1
+        for waiting in batch[kept:]:
+            self.queue.restore(waiting)
+        return batch[:kept]
+
+    def _note_turn(self, batch: list[Waiting], now: float, workers: int) -> None:
+        if self._last_close is not None:
+            began, run_s = self._last_close
+            self.policy.observe_turn(now - began, run_s)
+        self._last_close = None
+        if len(self.queue):
+            rows = sum(waiting.rows for waiting in batch)
+            self._last_close = now, self.policy.service.seconds(batch[0].bucket, rows) / max(1, workers)

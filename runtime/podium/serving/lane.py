@@ -1,0 +1,72 @@
+"""`Lane`: the workers of one group on one device, as that device deals with them."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from podium.batching.device import Run
+from podium.serving.hands import Hands
+from podium.serving.run_devices import RunDevice
+from podium.serving.supervisor import Supervisor
+
+
+class Work(Protocol):
+    """The dispatcher, as its lanes see it."""
+
+    def next_run_s(self, instance: Supervisor, now: float) -> float | None:
+        """What the next batch for this worker is expected to take; None: there is none."""
+
+    def start(self, instance: Supervisor, hold: Callable[[float], Run], now: float) -> Run | None:
+        """Sends it. `hold` takes the credit for a run of the given seconds."""
+
+
+class Lane:
+    """A client of its device's round."""
+
+    def __init__(self, work: Work, device: RunDevice, units: int, weight: int, hands: Hands) -> None:
+        """Joins the device; `leave` it."""
+        self.device = device
+        self.instances: list[Supervisor] = []
+        self._work = work
+        self._hands = hands
+        self._turn = 0
+        self._share = device.credits.join(self, units=units, weight=weight)
+
+    def set_weight(self, weight: int) -> None:
+        """From the next round on."""
+        self._share.weight = weight
+
+    def leave(self) -> None:
+        """The group ends: what it held is free for others."""
+        self.device.credits.leave(self._share)
+        self.device.deal()
+
+    def is_contended(self, now: float) -> bool:
+        """True where another group waits for a credit of the device."""
+        return self.device.credits.is_contended(self._share, now)
+
+    def next_run_s(self, now: float) -> float | None:
+        """For the device: what the next run would take."""
+        for instance in self._free():
+            if (needs_s := self._work.next_run_s(instance, now)) is not None:
+                return needs_s
+        return None
+
+    def start_run(self, now: float) -> Run | None:
+        """For the device: begins it. Workers take turns, so that each is known to be well."""
+        for instance in self._free():
+            run = self._work.start(instance, lambda seconds: self.device.credits.hold(self._share, seconds, now), now)
+            if run is not None:
+                self._turn += 1
+                return run
+        return None
+
+    def has_free_worker(self) -> bool:
+        """Whether a worker of this lane holds nothing."""
+        return any(True for _ in self._free())
+
+    def _free(self) -> Iterator[Supervisor]:
+        count = len(self.instances)
+        for place in range(count):
+            instance = self.instances[(self._turn + place) % count]
+            if instance.ready and instance not in self._hands:
+                yield instance

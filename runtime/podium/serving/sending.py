@@ -1,0 +1,58 @@
+"""Puts batches into workers' hands: inputs gathered, room for outputs granted, the message sent."""
+
+from itertools import count
+
+from podium.batching.batcher import GrantedSlot, gather
+from podium.batching.grants import OutputSize
+from podium.batching.queue import Waiting
+from podium.errors import ArenaExhausted
+from podium.ipc.channel import NoCredit, PeerGone
+from podium.ipc.descriptor import grant_of
+from podium.ipc.lease import Holder
+from podium.ipc.protocol import Dispatch, Grant
+from podium.serving.hands import RunningBatch
+from podium.serving.pod import PodResources
+from podium.serving.supervisor import Supervisor
+
+
+class Sender:
+    """For one group."""
+
+    def __init__(self, pod: PodResources, output_size: OutputSize) -> None:
+        self._pod = pod
+        self._output_size = output_size
+        self._numbers = count(1)
+
+    def send(self, instance: Supervisor, batch: list[Waiting], expected_s: float, now: float) -> RunningBatch:
+        """The batch in the worker's hands. Raises ArenaExhausted, PeerGone, NoCredit; then nothing is held."""
+        rows = sum(waiting.rows for waiting in batch)
+        inputs = gather(batch, self._pod.arena, instance.holder, self._pod.options.inline_bytes)
+        grant = self._grant(instance.holder, self._output_size.estimate(rows))
+        for waiting in batch:
+            waiting.end_promise()
+        running = RunningBatch(next(self._numbers), batch, rows, inputs, grant, expected_s, now)
+        per_request = tuple([waiting.rows for waiting in batch]) if batch[0].bucket else ()
+        message = Dispatch(instance.epoch, running.number, per_request, inputs.refs, grant.range if grant else None)
+        try:
+            instance.send(message, inputs.payloads)
+        except (PeerGone, NoCredit):
+            running.release()
+            raise
+        return running
+
+    def widen(self, instance: Supervisor, running: RunningBatch, nbytes: int) -> None:
+        """Answers Need: a larger slot, or none. Raises PeerGone, NoCredit."""
+        if running.grant is not None:
+            running.grant.lease.revoke()
+        running.grant = self._grant(instance.holder, nbytes)
+        instance.send(Grant(instance.epoch, running.number, running.grant.range if running.grant else None))
+
+    def _grant(self, holder: Holder, nbytes: int) -> GrantedSlot | None:
+        """A slot for outputs; None where they are small enough for the message, or the arena has no room."""
+        if nbytes <= self._pod.options.inline_bytes:
+            return None
+        try:
+            lease = self._pod.arena.allocate(nbytes, holder).lease
+        except ArenaExhausted:
+            return None
+        return GrantedSlot(lease, grant_of(lease.slot, nbytes))
