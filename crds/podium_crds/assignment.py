@@ -66,7 +66,9 @@ class EngineKind(StrEnum):
     """How a model is executed."""
 
     TORCH = "Torch"
+    ONNX = "Onnx"
     PYTHON = "Python"
+    HANDLER = "Handler"
     VLLM = "VLLM"
 
 
@@ -75,7 +77,12 @@ class EngineSpec(Lenient):
 
     kind: EngineKind
     entrypoint: str = ""
-    """`module:attribute` inside the artifact: a class for Python, a builder function for Torch. VLLM: empty."""
+    """`module:attribute` inside the artifact: a class for Python and Handler, a builder function for Torch. Empty where
+    the engine runs a file, and for VLLM."""
+    file: str | None = None
+    """Path inside the artifact: the graph of Onnx, or what Torch exported, of which `format` says how."""
+    format: str | None = None
+    """Of a Torch file: ExportedProgram or TorchScript."""
     dtype: str | None = None
     """Torch: FP32, FP16 or BF16; None: as stored."""
     device: str = "Auto"
@@ -83,6 +90,10 @@ class EngineSpec(Lenient):
     compile: bool = False
     threads: int = 1
     """Intra-op threads of each worker process."""
+    optimization: str | None = None
+    """Onnx: Disabled, Basic, Extended or All; None: All."""
+    spinning: bool | None = None
+    """Onnx: whether idle threads spin for a moment; None: they do not."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Handed to the entrypoint as they are. VLLM: its engine arguments."""
 

@@ -17,9 +17,10 @@ from podium_crds.assignment import (
     TrafficTarget,
 )
 from podium_crds.base import json_bytes
+from podium_crds.engines import OnnxEngine, TorchEngine
 from podium_crds.errors import AssignmentTooLargeError, RecordError
 from podium_crds.keys import CREDENTIALS_DIR
-from podium_crds.model import ModelDefinition, Source, TorchEngine
+from podium_crds.model import ModelDefinition, Source
 from podium_crds.revision import MemberRecord, RevisionRecord
 from podium_crds.rollout import RolloutSpec
 from podium_crds.vllm import VllmEngine
@@ -130,14 +131,15 @@ def _artifact(source: Source, digest: str | None, files: dict[str, str] | None) 
 def _engine(model: ModelDefinition) -> EngineSpec:
     options = model.options
     if isinstance(options, TorchEngine):
+        return _torch(model, options)
+    if isinstance(options, OnnxEngine):
         return EngineSpec(
             kind=model.engine,
-            entrypoint=options.entrypoint,
-            dtype=options.dtype,
+            file=options.file,
             device=options.device,
-            compile=options.compile,
             threads=options.threads,
-            parameters=options.parameters,
+            optimization=options.optimization,
+            spinning=options.spinning,
         )
     if isinstance(options, VllmEngine):
         return EngineSpec(
@@ -145,6 +147,22 @@ def _engine(model: ModelDefinition) -> EngineSpec:
         )
     return EngineSpec(
         kind=model.engine, entrypoint=options.entrypoint, threads=options.threads, parameters=options.parameters
+    )
+
+
+def _torch(model: ModelDefinition, options: TorchEngine) -> EngineSpec:
+    formats = {"ExportedProgram": options.exported_program, "TorchScript": options.torch_script}
+    chosen = next((name for name, file in formats.items() if file is not None), None)
+    return EngineSpec(
+        kind=model.engine,
+        entrypoint=options.entrypoint or "",
+        file=formats[chosen] if chosen else None,
+        format=chosen,
+        dtype=options.dtype,
+        device=options.device,
+        compile=options.compile,
+        threads=options.threads,
+        parameters=options.parameters,
     )
 
 

@@ -17,8 +17,8 @@ from podium_crds.base import (
     Ruled,
     Strict,
     VersionName,
-    json_bytes,
 )
+from podium_crds.engines import HandlerEngine, OnnxEngine, PythonEngine, TorchEngine, inline_rule
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import LocalReference, ObjectMeta
 from podium_crds.serving import ServingSpec
@@ -30,21 +30,6 @@ _SOURCE_PATTERN = (
     r"^((s3|https|http)://[^/ ?#]+/[^ #]+|file:///[^ ]+|configmap://[a-z0-9][-a-z0-9.]*(/[-A-Za-z0-9._]+)?)$"
 )
 MAX_TENSORS = 64
-MAX_INLINE_BYTES = 32 * 1024
-"""Largest open JSON object in a resource, such as the parameters or the warm-up requests of a model."""
-
-Entrypoint = Annotated[
-    str,
-    Form(
-        r"^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$",
-        "module:attribute, such as encoder:build",
-    ),
-    Field(max_length=253),
-]
-"""`module:attribute`."""
-
-Threads = Annotated[int, Field(ge=1, le=256)]
-
 TensorList = Annotated[
     tuple[TensorSpec, ...],
     Field(max_length=MAX_TENSORS),
@@ -85,49 +70,6 @@ class Source(Ruled):
     )
 
 
-def _inline_rule(field: str, wire: str, advice: str) -> Rule:
-    return Rule(
-        cel=None,
-        message=f"{wire} is larger than {MAX_INLINE_BYTES} bytes: {advice}",
-        holds=lambda holder: json_bytes(getattr(holder, field)) <= MAX_INLINE_BYTES,
-    )
-
-
-_PARAMETERS_RULE = _inline_rule("parameters", "parameters", "put the rest into a file of the artifact")
-
-
-class TorchEngine(Ruled):
-    """PyTorch: a builder function in the artifact returns a torch module, which is called with named tensors."""
-
-    entrypoint: Entrypoint
-    """`module:function` inside the artifact; called with the artifact's directory and parameters."""
-    dtype: Literal["FP32", "FP16", "BF16"] | None = None
-    """FP32, FP16 or BF16. Absent: as stored."""
-    device: Literal["Auto", "Cpu", "Cuda"] = "Auto"
-    """Auto (CUDA where the pod has a GPU), Cpu or Cuda."""
-    compile: bool = False
-    """Whether the module goes through torch.compile."""
-    threads: Threads = 1
-    """Intra-op threads of each worker process."""
-    parameters: JsonObject = Field(default_factory=dict)
-    """Handed to the entrypoint as they are."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (_PARAMETERS_RULE,)
-
-
-class PythonEngine(Ruled):
-    """A Python class in the artifact with `load`, `infer` and, where it has them, `infer_batch` and `unload`."""
-
-    entrypoint: Entrypoint
-    """`module:Class` inside the artifact."""
-    threads: Threads = 1
-    """Threads that numeric libraries may use in each worker process."""
-    parameters: JsonObject = Field(default_factory=dict)
-    """Handed to the entrypoint as they are."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (_PARAMETERS_RULE,)
-
-
 class BatchingSpec(Strict):
     """How requests are gathered into tensor batches."""
 
@@ -147,7 +89,7 @@ class WarmupSpec(Ruled):
     timeout_seconds: PositiveSeconds = 120
     """How long all of them together may take."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_inline_rule("requests", "requests", "send fewer or shorter ones"),)
+    rules: ClassVar[tuple[Rule, ...]] = (inline_rule("requests", "requests", "send fewer or shorter ones"),)
 
 
 class SmokeTest(Ruled):
@@ -161,14 +103,16 @@ class SmokeTest(Ruled):
     """Largest absolute difference of a number."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _inline_rule("request", "request", "send a shorter one"),
-        _inline_rule("expect", "expect", "compare fewer outputs"),
+        inline_rule("request", "request", "send a shorter one"),
+        inline_rule("expect", "expect", "compare fewer outputs"),
     )
 
 
 _BLOCK_EXAMPLES = {
     EngineKind.TORCH: "{entrypoint: module:function}",
+    EngineKind.ONNX: "{file: model.onnx}",
     EngineKind.PYTHON: "{entrypoint: module:Class}",
+    EngineKind.HANDLER: "{entrypoint: module:Class}",
     EngineKind.VLLM: "{}",
 }
 """Each engine's block, as short as it can be. The block's name is the engine's in lower case."""
@@ -196,11 +140,15 @@ class ModelDefinition(Ruled):
     source: Source
     """Where the files of the model come from."""
     engine: EngineKind
-    """What runs the model: Torch, Python or VLLM. The block of the same name holds its options."""
+    """What runs the model: Torch, Onnx, Python, Handler or VLLM. The block of the same name holds its options."""
     torch: TorchEngine | None = None
     """Options of engine Torch."""
+    onnx: OnnxEngine | None = None
+    """Options of engine Onnx."""
     python: PythonEngine | None = None
     """Options of engine Python."""
+    handler: HandlerEngine | None = None
+    """Options of engine Handler."""
     vllm: VllmEngine | None = None
     """Options of engine VLLM."""
     inputs: TensorList = ()
@@ -241,9 +189,9 @@ class ModelDefinition(Ruled):
     )
 
     @property
-    def options(self) -> TorchEngine | PythonEngine | VllmEngine:
+    def options(self) -> TorchEngine | OnnxEngine | PythonEngine | HandlerEngine | VllmEngine:
         """The block of the engine."""
-        chosen = self.torch or self.python or self.vllm
+        chosen = self.torch or self.onnx or self.python or self.handler or self.vllm
         assert chosen is not None, "checked by the rules"
         return chosen
 

@@ -41,6 +41,10 @@ def _tensors(count: int) -> JsonObject:
     return a_pipeline(models=models, steps=[_step("one")], outputs=[{"name": "y", "from": "one.y"}])
 
 
+def _spec(engine: str, **blocks: JsonObject) -> JsonObject:
+    return {**a_model(), "spec": {"source": {"uri": "s3://m/k"}, "engine": engine, **blocks}}
+
+
 _TORCH = {"entrypoint": "encoder:build"}
 _PYTHON = {"entrypoint": "echo:Echo"}
 _VLLM = {"source": {"uri": "s3://m/k"}, "engine": "VLLM", "vllm": {}}
@@ -55,7 +59,7 @@ REFUSED = (
     Refused(
         "engine Torch with a second block",
         a_model(engine="Torch", torch=_TORCH, python=_PYTHON),
-        "remove the block python",
+        "and remove the block onnx or python or handler",
         {**a_model(), "spec": {"source": {"uri": "s3://m/k"}, "engine": "Torch", "torch": _TORCH}},
     ),
     Refused(
@@ -78,6 +82,48 @@ REFUSED = (
             **a_model(),
             "spec": {**_VLLM, "source": {"uri": "s3://m/k", "digest": DIGEST}, "vllm": {"trustRemoteCode": True}},
         },
+    ),
+    Refused(
+        "engine Torch without anything to load",
+        _spec("Torch", torch={"threads": 2}),
+        "torch takes exactly one of entrypoint, exportedProgram and torchScript",
+        _spec("Torch", torch={"exportedProgram": "model.pt2"}),
+    ),
+    Refused(
+        "engine Torch with two things to load",
+        _spec("Torch", torch={"entrypoint": "encoder:build", "torchScript": "model.pt"}),
+        "torch takes exactly one of entrypoint, exportedProgram and torchScript",
+        _spec("Torch", torch={"torchScript": "model.pt", "dtype": "BF16"}),
+    ),
+    Refused(
+        "another type for an exported program",
+        _spec("Torch", torch={"exportedProgram": "model.pt2", "dtype": "FP16"}),
+        "has its types built in: remove dtype",
+        _spec("Torch", torch={"exportedProgram": "model.pt2", "compile": True}),
+    ),
+    Refused(
+        "a TorchScript file to be compiled",
+        _spec("Torch", torch={"torchScript": "model.pt", "compile": True}),
+        "a TorchScript file is compiled already: remove compile",
+        _spec("Torch", torch={"torchScript": "model.pt", "compile": False}),
+    ),
+    Refused(
+        "a file outside the artifact",
+        _spec("Onnx", onnx={"file": "../model.onnx"}),
+        "expected the path of a file inside the artifact",
+        _spec("Onnx", onnx={"file": "graphs/v1.2/model.onnx"}),
+    ),
+    Refused(
+        "engine Onnx without its block",
+        _spec("Onnx"),
+        "write onnx: {file: model.onnx}",
+        _spec("Onnx", onnx={}),
+    ),
+    Refused(
+        "engine Handler with the block of Python",
+        _spec("Handler", python=_PYTHON),
+        "write handler: {entrypoint: module:Class} and remove the block torch or onnx or python or vllm",
+        _spec("Handler", handler=_PYTHON),
     ),
     Refused(
         "engine Python with a second block",

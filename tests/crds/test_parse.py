@@ -50,7 +50,7 @@ def test_documents_of_other_groups_are_passed_over() -> None:
     ("old", "new", "where", "what"),
     [
         ('version: "1"', "version: 1", "spec.version", 'put it in quotes, as "1"'),
-        ("engine: Python", "engine: Caffe", "spec.engine", "expected 'Torch', 'Python'"),
+        ("engine: Python", "engine: Caffe", "spec.engine", "expected 'Torch', 'Onnx', 'Python', 'Handler'"),
         ("engine: Python", "engine: Torch", "spec", "write torch: {entrypoint: module:function}"),
         ("  python: {", "  replicas: '3'\n  python: {", "spec.replicas", "expected a valid integer"),
         ("  python: {", "  replica: 3\n  python: {", "spec.replica", "there is no such field"),
@@ -74,7 +74,7 @@ def test_a_wrong_document_is_answered_with_the_path_and_what_to_write(
 
 
 def test_every_problem_is_named_at_once() -> None:
-    answer = refusal(TEXT.replace('"1"', "1").replace("Python", "Onnx"))
+    answer = refusal(TEXT.replace('"1"', "1").replace("Python", "Caffe"))
     assert "spec.version" in answer
     assert "spec.engine" in answer
 

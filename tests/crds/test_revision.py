@@ -43,6 +43,8 @@ MODEL_CHANGES: dict[str, tuple[JsonObject, set[Hash]]] = {
     "source": ({"source": {"uri": "s3://models/echo/2"}}, {"load"}),
     "engine": ({"engine": "Torch", "python": None, "torch": {"entrypoint": "echo:Echo"}}, {"load"}),
     "torch": ({"engine": "Torch", "python": None, "torch": {"entrypoint": "echo:Echo", "dtype": "FP16"}}, {"load"}),
+    "onnx": ({"engine": "Onnx", "python": None, "onnx": {"file": "other.onnx"}}, {"load"}),
+    "handler": ({"engine": "Handler", "python": None, "handler": {"entrypoint": "echo:Echo"}}, {"load"}),
     "python": ({"python": {"entrypoint": "echo:Echo", "parameters": {"a": 1}}}, {"load"}),
     "vllm": ({"engine": "VLLM", "python": None, "vllm": {"engineArgs": {"max_model_len": 512}}}, {"load"}),
     "inputs": ({"inputs": [{"name": "x", "dtype": "FP32", "shape": [-1]}]}, {"load"}),
