@@ -7,11 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from podium.sdk.handler import Handler, InvalidItem
     from podium.sdk.model import Model, ModelContext
 
-__all__ = ["Model", "ModelContext"]
+__all__ = ["Handler", "InvalidItem", "Model", "ModelContext"]
 
-_HOMES = {"Model": "podium.sdk.model", "ModelContext": "podium.sdk.model"}
+_HOMES = {
+    "Handler": "podium.sdk.handler",
+    "InvalidItem": "podium.sdk.handler",
+    "Model": "podium.sdk.model",
+    "ModelContext": "podium.sdk.model",
+}
 
 
 def __getattr__(name: str) -> Any:

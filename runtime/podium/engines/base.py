@@ -34,6 +34,10 @@ class LoadError(PodiumError):
     """The model cannot be loaded. The message is for its author."""
 
 
+class ContractLoadError(LoadError):
+    """What was loaded is not what the resource declares. The message names both."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineBatch:
     """What one forward gets: tensors with all rows, and how many rows each request has.
@@ -45,6 +49,8 @@ class EngineBatch:
     rows: tuple[int, ...]
     failed: dict[int, str] = field(default_factory=dict)
     """Filled by the engine: index of a request → why it alone failed. The outputs then hold the others' rows only."""
+    refused: set[int] = field(default_factory=set)
+    """Of those in `failed`: requests that are wrong themselves, which is for their clients to hear."""
 
     place: Place | None = None
     """Lent to the model's code as `ctx.output`."""

@@ -1,28 +1,25 @@
-"""The Torch engine: a builder function in the artifact returns the module. The only place that imports torch.
+"""The Torch engine: a builder function in the artifact returns the module, or it was exported to a file.
 
-Weights in `model.safetensors` are mapped and assigned where the builder returns a module on the `meta` device: their
-pages are shared by all instances through the page cache. Any other module has loaded itself.
+Weights in `model.safetensors` are mapped and assigned where the builder returns a module on the `meta` device, and so
+are those of an exported program: their pages are shared by all instances through the page cache. Any other module has
+loaded itself.
 """
 
 import ctypes
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
 from podium.engines.base import EngineBatch, LoadError, lent_to, resolve_entrypoint, wrapped
+from podium.engines.torch_files import load_exported, load_torch_script
+from podium.engines.torch_weights import WEIGHTS, assign_mapped
 from podium.errors import ModelError
 from podium.ipc.tensor import Tensor
 from podium.sdk.model import ModelContext
 from podium_crds.assignment import EngineSpec
 from podium_crds.tensors import DType, TensorSpec
-
-WEIGHTS = "model.safetensors"
-MAX_HEADER_BYTES = 100 << 20
-"""Upper bound of a safetensors header, as the format's reference implementation has it."""
 
 TORCH_DTYPES: dict[DType, torch.dtype] = {
     DType.BOOL: torch.bool,
@@ -39,43 +36,36 @@ TORCH_DTYPES: dict[DType, torch.dtype] = {
     DType.FP64: torch.float64,
 }
 COMPUTE_DTYPES = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16}
-SAFETENSORS_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
 
 
 class TorchEngine:
     """Runs one module under inference mode."""
 
-    def __init__(self, spec: EngineSpec, context: ModelContext, outputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        context: ModelContext,
+        outputs: tuple[TensorSpec, ...],
+        inputs: tuple[TensorSpec, ...] = (),
+    ) -> None:
         self._spec = spec
         self._context = context
+        self._inputs = inputs
         self._outputs = outputs
         self._device = torch.device(context.device)
         self._dtype = COMPUTE_DTYPES[spec.dtype] if spec.dtype else None
         self._forward: Callable[..., Any] | None = None
 
     def load(self) -> None:
-        """Calls the builder, assigns mapped weights where it left the module empty, moves and compiles it."""
+        """Builds or reads the module, moves it to its device and compiles it. Raises LoadError, ContractLoadError."""
         torch.set_num_threads(self._spec.threads)
-        builder = resolve_entrypoint(self._spec.entrypoint, self._context.artifact_dir)
-        if not callable(builder):
-            raise LoadError(f"entrypoint {self._spec.entrypoint!r} is {type(builder).__name__}, expected a function")
-        built = builder(self._context)
-        if not callable(built):
-            raise LoadError(f"{self._spec.entrypoint} returned {type(built).__name__}, expected a torch.nn.Module")
-        if isinstance(built, torch.nn.Module):
-            built = self._placed(built)
-        self._forward = torch.compile(built) if self._spec.compile else built
+        if self._spec.file is None:
+            forward = self._built()
+        elif self._spec.format == "TorchScript":
+            forward = self._placed(load_torch_script(self._context.artifact_dir, self._spec.file, self._device))
+        else:
+            forward = load_exported(self._context.artifact_dir, self._spec.file, self._device, self._inputs)
+        self._forward = torch.compile(forward) if self._spec.compile else forward
 
     def warm_up(self) -> None:
         """Nothing: the first batch decides the shapes."""
@@ -100,13 +90,25 @@ class TorchEngine:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _built(self) -> Callable[..., Any]:
+        """What the builder returns, with mapped weights where it left the module empty."""
+        builder = resolve_entrypoint(self._spec.entrypoint, self._context.artifact_dir)
+        if not callable(builder):
+            raise LoadError(f"entrypoint {self._spec.entrypoint!r} is {type(builder).__name__}, expected a function")
+        built: Callable[..., Any] = builder(self._context)
+        if not callable(built):
+            raise LoadError(f"{self._spec.entrypoint} returned {type(built).__name__}, expected a torch.nn.Module")
+        return self._placed(built) if isinstance(built, torch.nn.Module) else built
+
     def _placed(self, module: torch.nn.Module) -> torch.nn.Module:
         weights = self._context.artifact_dir / WEIGHTS
         if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
             if not weights.is_file():
                 raise LoadError(f"the module is on the meta device, and the artifact has no {WEIGHTS}")
             assign_mapped(module, weights)
-        module.eval().requires_grad_(requires_grad=False)
+        module.eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(requires_grad=False)
         if self._dtype is not None and any(
             p.is_floating_point() and p.dtype != self._dtype for p in module.parameters()
         ):
@@ -157,48 +159,3 @@ def borrowed(tensor: Tensor) -> torch.Tensor:
         return torch.empty(tensor.shape, dtype=dtype)
     window = tensor.data.obj if isinstance(tensor.data.obj, ctypes.Array) else bytearray(tensor.data)
     return torch.frombuffer(window, dtype=dtype).reshape(tensor.shape)
-
-
-def assign_mapped(module: torch.nn.Module, weights: Path) -> None:
-    """Gives an empty module its weights as views of the mapped file. Raises LoadError where some are left empty."""
-    missing, unexpected = module.load_state_dict(mapped_tensors(weights), strict=False, assign=True)
-    empty = sorted(name for name, tensor in _all_tensors(module) if tensor.is_meta)
-    if empty or unexpected:
-        raise LoadError(
-            f"{WEIGHTS} does not fit: no weights for {_some(empty or missing)}, no place for {_some(unexpected)}"
-        )
-
-
-def mapped_tensors(weights: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a safetensors file, at its stored dtype, as a view of one private copy-on-write mapping.
-
-    Format: 8 bytes little-endian header length, JSON header, data. Raises LoadError.
-    """
-    size = weights.stat().st_size
-    with weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
-            raise LoadError(f"{weights.name} is not a safetensors file")
-        header = json.loads(file.read(length))
-    storage = torch.UntypedStorage.from_file(str(weights), shared=False, nbytes=size)
-    flat = torch.tensor([], dtype=torch.uint8).set_(storage)[8 + length :]
-    return {name: _mapped(flat, name, entry) for name, entry in header.items() if name != "__metadata__"}
-
-
-def _mapped(flat: torch.Tensor, name: str, entry: Mapping[str, Any]) -> torch.Tensor:
-    dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
-    start, end = entry["data_offsets"]
-    if dtype is None or not 0 <= start <= end <= flat.numel():
-        raise LoadError(f"weight {name!r} of type {entry['dtype']} at {start} to {end} cannot be read")
-    data = flat[start:end]
-    if (data.data_ptr() % dtype.itemsize) != 0:
-        data = data.clone()  # the format aligns its header, not each tensor of a file with mixed types
-    return data.view(dtype).reshape(entry["shape"])
-
-
-def _all_tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"

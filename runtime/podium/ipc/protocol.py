@@ -78,6 +78,8 @@ class LoadFailed(_Message, frozen=True, tag="load_failed"):
     """The model did not load; the worker exits next."""
 
     message: Text
+    breach: bool = False
+    """What was loaded is not what the resource declares."""
 
 
 class Need(_Message, frozen=True, tag="need"):
@@ -92,6 +94,8 @@ class ItemError(msgspec.Struct, frozen=True, array_like=True):
 
     index: Annotated[int, msgspec.Meta(ge=0, lt=4096)]
     message: Text
+    refused: bool = False
+    """The request is wrong; else the model failed."""
 
 
 class Reply(_Message, frozen=True, tag="reply"):

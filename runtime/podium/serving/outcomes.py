@@ -6,13 +6,23 @@ from dataclasses import dataclass
 from podium.batching.backlog import Backlog
 from podium.batching.bisect import halves
 from podium.batching.queue import Waiting
-from podium.errors import ContractBreach, ModelError, ModelOutOfMemory, PodiumError, PoisonedRequest, WorkerDied
+from podium.errors import (
+    ContractBreach,
+    InvalidInput,
+    ModelError,
+    ModelOutOfMemory,
+    PodiumError,
+    PoisonedRequest,
+    WorkerDied,
+)
 from podium.ipc.protocol import Failure, ItemError
 from podium.ipc.tensor import Tensor
 from podium.serving.hands import RunningBatch
 from podium_crds.assignment import EngineKind, Member
 
 Outputs = dict[str, Tensor]
+PURE_FORWARDS = frozenset({EngineKind.TORCH, EngineKind.ONNX})
+"""Engines whose forward has no effect but its answer: it may be run again without being asked for."""
 
 
 @dataclass(slots=True)
@@ -33,9 +43,9 @@ class Outcomes:
 
     def fail_items(self, requests: Sequence[Waiting], errors: Sequence[ItemError]) -> list[Waiting]:
         """Fails those that the model failed one by one; returns the others."""
-        failed = {error.index: error.message for error in errors if error.index < len(requests)}
-        for index, message in failed.items():
-            self.fail([requests[index]], ModelError(message))
+        failed = {error.index: error for error in errors if error.index < len(requests)}
+        for index, error in failed.items():
+            self.fail([requests[index]], (InvalidInput if error.refused else ModelError)(error.message))
         return [waiting for index, waiting in enumerate(requests) if index not in failed]
 
     def model_failed(self, running: RunningBatch, failure: Failure) -> None:
@@ -89,4 +99,4 @@ class Outcomes:
 
     def _may_run_again(self) -> bool:
         member = self.member()
-        return member.idempotent or member.engine.kind is EngineKind.TORCH
+        return member.idempotent or member.engine.kind in PURE_FORWARDS

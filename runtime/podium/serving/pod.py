@@ -30,6 +30,8 @@ from podium_crds.reasons import Reason
 
 log = get_logger(__name__)
 
+SETS_ITS_THREADS = frozenset({EngineKind.TORCH, EngineKind.ONNX})
+"""Engines whose number of threads is set when the model is loaded."""
 INLINE_BYTES = 16 << 10
 """Tensors of a batch up to this size in all travel in the message, and spare the arena a slot.
 
@@ -38,7 +40,7 @@ twice as long at 256 KiB.
 """
 
 
-FORKED_KINDS = frozenset({EngineKind.TORCH, EngineKind.PYTHON})
+FORKED_KINDS = frozenset({EngineKind.TORCH, EngineKind.ONNX, EngineKind.PYTHON, EngineKind.HANDLER})
 """Engines whose libraries survive a fork of a single-threaded process. Any other is spawned."""
 
 
@@ -174,7 +176,7 @@ class PodResources:
         # vLLM starts processes and threads of its own, which expect a fresh interpreter.
         if engine.kind is EngineKind.VLLM:
             return False
-        fits = device == "cpu" and (engine.kind is EngineKind.TORCH or engine.threads == 1)
+        fits = device == "cpu" and (engine.kind in SETS_ITS_THREADS or engine.threads == 1)
         return fits and engine.kind in FORKED_KINDS and self.options.use_fork_server
 
 

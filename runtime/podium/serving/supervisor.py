@@ -374,7 +374,7 @@ class Supervisor:
                 life.outcome.set_result(message)
         elif isinstance(message, LoadFailed):
             if not life.outcome.done():
-                life.outcome.set_exception(WorkerLoadError(Reason.LOAD_FAILED, message.message))
+                life.outcome.set_exception(WorkerLoadError(_load_reason(message), message.message))
         elif isinstance(message, Stats):
             self.measured.take(message.llm)
         else:
@@ -392,6 +392,10 @@ async def _to_its_end(work: Coroutine[object, object, None]) -> None:
     except asyncio.CancelledError:
         await task
         raise
+
+
+def _load_reason(failed: LoadFailed) -> Reason:
+    return Reason.CONTRACT_MISMATCH if failed.breach else Reason.LOAD_FAILED
 
 
 def _load_error(failure: WorkerLoadError | OSError) -> WorkerLoadError:

@@ -19,6 +19,9 @@ CONTROL_FD = 3
 EXIT_THREADS = 5
 LIBRARIES = {
     "Python": ("numpy", "podium.worker.main", "podium.engines.python_engine"),
+    "Handler": ("numpy", "podium.worker.main", "podium.engines.handler_engine"),
+    # ONNX Runtime itself starts threads when it is imported, so each worker does that: 35 ms.
+    "Onnx": ("numpy", "podium.worker.main", "podium.engines.onnx_engine"),
     "Torch": ("numpy", "podium.worker.main", "podium.engines.torch_engine"),
 }
 """Engine kind → modules to have imported. Their thread pools are held to one thread by this process's environment."""

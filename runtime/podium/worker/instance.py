@@ -47,7 +47,9 @@ class Instance:
         else:
             outputs = self._checked(arrays, batch)
         stored = places.store(outputs, self.inline_bytes)
-        errors = tuple(ItemError(index, clipped(text)) for index, text in sorted(batch.failed.items()))
+        errors = tuple(
+            ItemError(index, clipped(text), index in batch.refused) for index, text in sorted(batch.failed.items())
+        )
         reply = Reply(
             dispatch.epoch, dispatch.batch, stored.refs, run_s, (), errors, stored.copies, stored.copied_bytes
         )

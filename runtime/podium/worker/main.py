@@ -12,8 +12,9 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import assert_never
 
-from podium.engines.base import AsyncEngine, Engine, StreamingEngine, context_of, user_error
+from podium.engines.base import AsyncEngine, ContractLoadError, Engine, StreamingEngine, context_of, user_error
 from podium.errors import PodiumError, ProtocolError, clipped
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
 from podium.ipc.channel import WorkerChannel
@@ -86,7 +87,7 @@ async def _serve_async(link: Link, view: ArenaView, engine: AsyncEngine, member:
 
 
 def _refuse(link: Link, error: BaseException, load_bytes: int | None = None) -> int:
-    link.send(LoadFailed(link.epoch, load_failure(error, load_bytes)))
+    link.send(LoadFailed(link.epoch, load_failure(error, load_bytes), isinstance(error, ContractLoadError)))
     return exit_status(error)
 
 
@@ -97,17 +98,28 @@ def _declared(member: Member) -> dict[str, TensorSpec]:
 def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine | AsyncEngine:
     """The backend of that kind. Its libraries are imported here, unless the fork server had them."""
     context = context_of(member, artifact_dir, device)
-    if member.engine.kind is EngineKind.TORCH:
-        from podium.engines.torch_engine import TorchEngine
+    match member.engine.kind:
+        case EngineKind.TORCH:
+            from podium.engines.torch_engine import TorchEngine
 
-        return TorchEngine(member.engine, context, member.outputs)
-    if member.engine.kind is EngineKind.VLLM:
-        from podium.engines.vllm.engine import VllmEngine
+            return TorchEngine(member.engine, context, member.outputs, member.inputs)
+        case EngineKind.ONNX:
+            from podium.engines.onnx_engine import OnnxEngine
 
-        return VllmEngine(member, artifact_dir, device)
-    from podium.engines.python_engine import PythonEngine
+            return OnnxEngine(member.engine, context, member.inputs, member.outputs)
+        case EngineKind.PYTHON:
+            from podium.engines.python_engine import PythonEngine
 
-    return PythonEngine(member.engine.entrypoint, context)
+            return PythonEngine(member.engine.entrypoint, context)
+        case EngineKind.HANDLER:
+            from podium.engines.handler_engine import HandlerEngine
+
+            return HandlerEngine(member.engine.entrypoint, context, member.outputs)
+        case EngineKind.VLLM:
+            from podium.engines.vllm.engine import VllmEngine
+
+            return VllmEngine(member, artifact_dir, device)
+    assert_never(member.engine.kind)
 
 
 def load_failure(error: BaseException, load_bytes: int | None = None) -> str:

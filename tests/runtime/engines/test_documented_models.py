@@ -10,13 +10,15 @@ import torch
 from safetensors.torch import save_file
 from tests.runtime.worker.models import GroupMaker, ask
 
+from podium.errors import InvalidInput
 from podium.serving.group import WorkerGroup
 from podium_crds.assignment import EngineKind
+from podium_crds.tensors import DType, TensorSpec
 
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
 
 PAGE = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
-PYTHON, TORCH = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PYTHON, TORCH, HANDLER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 async def test_the_python_model_scales(groups: GroupMaker) -> None:
@@ -35,3 +37,17 @@ async def test_the_torch_model_takes_the_weights_of_the_artifact(groups: GroupMa
     groups.groups.append(group)
     array = np.array([[1, 2, 3]], np.float32)
     np.testing.assert_allclose(await ask(group, array), torch.softmax(torch.tensor(array) * 2, -1), rtol=1e-6)
+
+
+async def test_the_handler_refuses_an_item_and_answers_the_others(groups: GroupMaker) -> None:
+    engine = {"kind": EngineKind.HANDLER, "entrypoint": "model:Threshold"}
+    outputs = (TensorSpec(name="y", dtype=DType.BYTES, shape=(-1,)),)
+    group = await groups.start(HANDLER, engine=engine, outputs=outputs)
+    values = (0.1, float("nan"), 0.9)
+    low, refused, high = await asyncio.gather(
+        *(ask(group, np.array([value])) for value in values), return_exceptions=True
+    )
+    assert isinstance(low, np.ndarray)
+    assert isinstance(high, np.ndarray)
+    assert (low.tolist(), high.tolist()) == ([b"low"], [b"high"])
+    assert isinstance(refused, InvalidInput)

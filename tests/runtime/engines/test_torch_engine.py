@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from podium.engines.base import EngineBatch, LoadError, context_of
-from podium.engines.torch_engine import TorchEngine, borrowed, mapped_tensors
+from podium.engines.torch_engine import TorchEngine, borrowed
+from podium.engines.torch_weights import mapped_tensors
 from podium.errors import ModelError
 from podium.ipc.tensor import Tensor
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Member
@@ -32,6 +33,19 @@ LINEAR = """
         with torch.device("meta"):
             return Net()
 """
+HEADERS = [
+    len(header).to_bytes(8, "little") + header + bytes(8)
+    for header in (
+        b"{",
+        b"[]",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F32"}}',
+        b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}',
+        b'{"a": {"dtype": "Q4", "shape": [2], "data_offsets": [0, 8]}}',
+    )
+]
 ONE_OUTPUT = (TensorSpec(name="y", dtype=DType.FP32, shape=(-1, 3)),)
 
 
@@ -79,7 +93,7 @@ def test_a_mapped_file_says_the_same_as_the_reference_reader(tmp_path: Path) -> 
         assert mapped[name].dtype is tensor.dtype
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 16, (1000).to_bytes(8, "little") + b"{}"])
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 16, (1000).to_bytes(8, "little") + b"{}", *HEADERS])
 def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(LoadError):
