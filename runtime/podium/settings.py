@@ -15,6 +15,11 @@ PREFIX = "PODIUM_"
 SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 """What Kubernetes injects for a Service whose name starts with `podium`: not ours, so not judged."""
 
+OF_THE_REPOSITORY = re.compile(
+    r"^PODIUM_(CACHE|CLUSTER|KUBECONFIG|IMAGE_LOAD|ENGINE|E2E_KEEP|RECORD_GOLDEN|OPERATOR_[A-Z0-9_]+)$"
+)
+"""What the make targets, and the operator, read: set in a developer's shell, it must not stop `podium serve`."""
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -79,10 +84,15 @@ def read_settings(environ: Mapping[str, str] | None = None, **overrides: object)
 
 
 def refuse_unknown(environ: Mapping[str, str]) -> None:
-    """Raises UnknownSettingError where a PODIUM_ variable is neither a setting nor a Kubernetes service link."""
+    """Raises UnknownSettingError where a PODIUM_ variable is no setting, of no Service and of no make target."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(
-        name for name in environ if name.startswith(PREFIX) and name not in known and not SERVICE_LINK.search(name)
+        name
+        for name in environ
+        if name.startswith(PREFIX)
+        and name not in known
+        and not SERVICE_LINK.search(name)
+        and not OF_THE_REPOSITORY.match(name)
     )
     if unknown:
         raise UnknownSettingError(

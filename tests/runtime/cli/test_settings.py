@@ -30,6 +30,11 @@ def test_what_kubernetes_injects_for_services_is_passed_over(name: str) -> None:
     refuse_unknown({name: "tcp://10.0.0.1:80"})
 
 
+@pytest.mark.parametrize("name", ["PODIUM_CACHE", "PODIUM_CLUSTER", "PODIUM_KUBECONFIG", "PODIUM_OPERATOR_WORKERS"])
+def test_what_a_developer_sets_for_make_does_not_stop_podium_serve(name: str) -> None:
+    refuse_unknown({name: "x"})
+
+
 def test_values_are_read_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PODIUM_DATA_PORT", "9000")
     assert read_settings().data_port == 9000
