@@ -43,13 +43,14 @@ format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix
 
 test: setup ## Everything that needs no node: units, real processes, the operator on a real API server
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore tests/mutants
 
 test-quick: setup ## The tests that need no API server
-	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration
+	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration --ignore tests/mutants
 
-fuzz: setup ## The property tests with examples that no run had before (make test repeats the same ones)
-	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile search
+fuzz: setup ## The property tests with new examples (make test repeats the same ones), and each planner rule taken away in turn
+	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile search --ignore tests/mutants
+	$(BIN)/python -m pytest tests/mutants
 
 e2e: setup ## The end-to-end suite on a real cluster (brings one up and takes it down again)
 	$(BIN)/python -m pytest e2e -c e2e/pytest.ini

@@ -105,6 +105,8 @@ class Batching(Lenient):
     max_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """The longest an idle worker may wait for company; 0: never waits."""
     max_queue_size: Annotated[int, Field(ge=1, le=65536)] = 256
+    max_concurrent_streams: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Answers in chunks that one instance gives at once."""
     max_batch_elements: int | None = None
     """Most elements of all inputs of a batch, padding included; None: no limit."""
     target_latency_milliseconds: int | None = None
@@ -271,15 +273,17 @@ class MemberReport(Lenient):
 
 
 class Counts(Lenient):
-    """Requests answered by a revision since it was loaded in this pod."""
+    """Requests answered by a revision in this pod."""
 
     succeeded: int = 0
     failed: int = 0
     """Answered with a 5xx."""
     latency_buckets: tuple[int, ...] = ()
-    """Cumulative counts at LATENCY_BOUNDS_S and +Inf."""
+    """Cumulative counts at the bounds of its kind and +Inf."""
 
 
+COMPARISON_BOUNDS_S = tuple(round(0.0005 * 1.15**step, 7) for step in range(84))
+"""Bounds of the latencies by which revisions are compared: 0.5 ms to 55 s, each 15 % above the one before."""
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -294,6 +298,10 @@ class RevisionReport(Lenient):
     progress: Progress = Progress()
     in_flight: int = 0
     counts: Counts = Counts()
+    """Since it was loaded, latencies at LATENCY_BOUNDS_S."""
+    shared_counts: Counts = Counts()
+    """Since traffic was last divided otherwise in this pod, latencies at COMPARISON_BOUNDS_S: what revisions are
+    compared by."""
     members: tuple[MemberReport, ...] = ()
     last_failure: Failure | None = None
 

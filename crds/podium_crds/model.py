@@ -79,6 +79,8 @@ class BatchingSpec(Strict):
     """The longest an idle worker may wait for company; 0: never waits."""
     max_queue_size: Annotated[int, Field(ge=1, le=65536)] = 256
     """Requests that may wait; the next one is answered 503 with Retry-After."""
+    max_concurrent_streams: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Answers in chunks that one instance gives at once; beyond them a request is answered 503 with Retry-After."""
 
 
 class WarmupSpec(Ruled):

@@ -1,11 +1,12 @@
 """How a change of the resource reaches its pods. Nothing here is part of a revision's identity."""
 
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from podium_crds.base import PositiveSeconds, Rule, Ruled, Seconds
+from podium_crds.base import PositiveSeconds, Rule, Ruled, Seconds, Strict
 
 
 class RolloutStrategy(StrEnum):
@@ -15,6 +16,36 @@ class RolloutStrategy(StrEnum):
     IN_PLACE = "InPlace"
     SURGE = "Surge"
     RECREATE = "Recreate"
+
+
+class RolloutStep(Strict):
+    """A share of traffic that the new revision holds before it gets more."""
+
+    weight: Annotated[int, Field(ge=1, le=99)]
+    """Percent of requests that the new revision answers. 100 follows the last step by itself."""
+    pause_seconds: Annotated[int, Field(ge=0, le=604_800)] | None = None
+    """How long this share is held before the next step. Absent: until it is promoted (`podium promote`)."""
+
+
+class Analysis(Ruled):
+    """What the new revision must show at every step, judged from the pods' own counts of both revisions."""
+
+    max_error_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Largest share of its requests that may fail by its fault (5xx)."""
+    max_p99_latency_percent: Annotated[int, Field(ge=100, le=10_000)] | None = None
+    """Largest p99 latency in percent of that of the revision it replaces, in the same pods at the same time."""
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """Requests that each revision must have answered in a step before it is judged. With fewer the step is held."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.maxErrorPercent) || has(self.maxP99LatencyPercent)",
+            message="the analysis checks nothing: set maxErrorPercent, maxP99LatencyPercent or both, or leave it out",
+            holds=lambda analysis: (
+                analysis.max_error_percent is not None or analysis.max_p99_latency_percent is not None
+            ),
+        ),
+    )
 
 
 class RolloutSpec(Ruled):
@@ -31,6 +62,10 @@ class RolloutSpec(Ruled):
     """Pods below replicas that a rollout may leave without capacity at once."""
     max_parallel_loads: Annotated[int, Field(ge=1, le=100)] = 1
     """Pods that load a new revision at once; the first always loads alone."""
+    steps: Annotated[tuple[RolloutStep, ...], Field(max_length=10)] = ()
+    """Shares of traffic that a new revision holds in turn before it gets all. None: it gets all once it is loaded."""
+    analysis: Analysis | None = None
+    """What the new revision must show at every step. A revision that does not is given up, and the old one serves."""
     min_ready_seconds: Seconds = 0
     """How long a new pod must stay ready before it counts as capacity."""
     propagation_seconds: Annotated[int, Field(ge=0, le=600)] = 10
@@ -64,5 +99,16 @@ class RolloutSpec(Ruled):
             message="strategy Recreate leaves a gap without serving capacity: also set allowRecreate: true, or use "
             "strategy: Auto",
             holds=lambda rollout: rollout.strategy is not RolloutStrategy.RECREATE or rollout.allow_recreate,
+        ),
+        Rule(
+            cel="!has(self.steps) || (self.steps.map(s, s.weight).isSorted() && "
+            "self.steps.all(s, self.steps.filter(t, t.weight == s.weight).size() == 1))",
+            message="the weights of steps must rise from one step to the next, such as 10, 50",
+            holds=lambda rollout: all(before.weight < after.weight for before, after in pairwise(rollout.steps)),
+        ),
+        Rule(
+            cel="!has(self.analysis) || (has(self.steps) && self.steps.size() > 0)",
+            message="analysis judges steps, and there are none: add steps, such as [{weight: 10, pauseSeconds: 60}]",
+            holds=lambda rollout: rollout.analysis is None or bool(rollout.steps),
         ),
     )

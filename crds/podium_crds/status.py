@@ -76,6 +76,19 @@ class RolloutPlan(Lenient):
     """How long no capacity is expected; 0: never."""
 
 
+class CanaryStatus(Lenient):
+    """The step at which the current rollout stands."""
+
+    step: Annotated[int, Field(ge=1, le=11)]
+    """Which of spec.rollout.steps, from 1; one above the last while all requests go over."""
+    weight: Percent
+    """Share of requests that the new revision is to have at this step."""
+    start_time: Timestamp
+    """When the step was begun."""
+    analysis: Text = ""
+    """What the analysis of this step says so far."""
+
+
 class RevisionStatus(Lenient):
     """One live or recent revision."""
 
@@ -138,6 +151,8 @@ class ServingStatus(Lenient):
     """The strategy that the current rollout follows."""
     plan: RolloutPlan | None = None
     """What the operator is about to do."""
+    canary: CanaryStatus | None = None
+    """The step of the current rollout, while it has steps to go."""
     revisions: Annotated[
         tuple[RevisionStatus, ...],
         Field(max_length=MAX_REVISIONS),

@@ -23,7 +23,14 @@ from podium_operator.resources import names
 from podium_operator.resources.assignment import read_assignment
 from podium_operator.resources.deployment import CONTAINER
 from podium_operator.resources.hashing import desired_hash
-from podium_operator.resources.labels import IMAGE, PROMOTED_AT, ROTATE_ADMIN_KEY, SHAPE_HASH, controlled_by
+from podium_operator.resources.labels import (
+    IMAGE,
+    PROMOTED_AT,
+    ROTATE_ADMIN_KEY,
+    SHAPE_HASH,
+    WITHDRAWN_AT,
+    controlled_by,
+)
 from podium_operator.resources.revision import read_revision
 from podium_operator.resources.secret import CURRENT, PREVIOUS
 from podium_operator.state import (
@@ -269,6 +276,7 @@ def _with_configmap(pool: Pool, manifest: Manifest | None) -> Pool:
         assignment_uid=metadata["uid"],
         assignment_resource_version=metadata["resourceVersion"],
         promoted_at=parse_time((metadata.get("annotations") or {}).get(PROMOTED_AT)),
+        withdrawn_at=parse_time((metadata.get("annotations") or {}).get(WITHDRAWN_AT)),
     )
 
 

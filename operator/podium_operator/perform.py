@@ -25,7 +25,7 @@ from podium_operator.resources.assignment import assignment_configmap
 from podium_operator.resources.deployment import deployment
 from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
-from podium_operator.resources.labels import QUARANTINE, controlled_by
+from podium_operator.resources.labels import QUARANTINE, WITHDRAWN_AT, controlled_by
 from podium_operator.resources.revision import controller_revision, digests_annotation, quarantine_annotation
 from podium_operator.resources.secret import KEY_BYTES, admin_key
 from podium_operator.resources.service import service
@@ -40,9 +40,11 @@ from podium_operator.rollout.actions import (
     RecordRevision,
     Release,
     ScalePool,
+    Withdraw,
     WriteAssignment,
 )
 from podium_operator.state import KnownRevision, Owner
+from podium_operator.times import rfc3339
 
 log = get_logger(__name__)
 
@@ -100,6 +102,8 @@ class Performer:
                 wanted = Ref("Deployment", owner.resource.namespace, pool.name)
                 await self._client.patch_scale(wanted, replicas, resource_version=pool.resource_version)
                 self._cache.wrote(await self._client.get(wanted))
+            case Withdraw():
+                await self._withdraw(owner, action)
             case Push():
                 await self._push(action, keys)
             case DeletePool(pool):
@@ -148,6 +152,17 @@ class Performer:
         patch = {"metadata": {"annotations": manifest["metadata"]["annotations"]}, "data": manifest["data"]}
         written = await self._client.merge_patch(ref(manifest), patch, resource_version=action.resource_version)
         self._cache.wrote(written)
+
+    async def _withdraw(self, owner: Owner, action: Withdraw) -> None:
+        """The moment first: an operator that dies in between takes the pods back in its next pass."""
+        pool, namespace = action.pool, owner.resource.namespace
+        patch = {"metadata": {"annotations": {WITHDRAWN_AT: rfc3339(action.at)}}}
+        configmap = Ref("ConfigMap", namespace, pool.name)
+        version = pool.assignment_resource_version
+        self._cache.wrote(await self._client.merge_patch(configmap, patch, resource_version=version))
+        wanted = Ref("Deployment", namespace, pool.name)
+        await self._client.patch_scale(wanted, action.replicas, resource_version=pool.resource_version)
+        self._cache.wrote(await self._client.get(wanted))
 
     async def _push(self, action: Push, keys: AdminKeys | None) -> None:
         if keys is None or action.pod.ip is None:
@@ -232,6 +247,8 @@ def described(action: Action) -> dict[str, str | int]:
             return {"action": kind, "pod": pod.name, "promoted": str(assignment.promoted), "generation": sequence}
         case DeletePool(pool):
             return {"action": kind, "pool": pool.name}
+        case Withdraw(pool, replicas):
+            return {"action": kind, "pool": pool.name, "replicas": replicas}
         case _:
             return {"action": kind, "revision": action.revision.name}
 

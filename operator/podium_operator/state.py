@@ -13,7 +13,7 @@ from podium_crds.assignment import Assignment, Generation, Report, ResourceRef, 
 from podium_crds.reasons import Reason
 from podium_crds.revision import RevisionRecord
 from podium_crds.rollout import RolloutSpec
-from podium_crds.status import ResolvedStrategy, RolloutPlan
+from podium_crds.status import CanaryStatus, ResolvedStrategy, RolloutPlan
 from podium_operator.workqueue import Key as Key  # noqa: PLC0414 - the queue's own, told on: one identity everywhere
 
 
@@ -140,6 +140,8 @@ class Pool:
     assignment_resource_version: str = ""
     promoted_at: datetime | None = None
     pods: tuple[ObservedPod, ...] = ()
+    withdrawn_at: datetime | None = None
+    """When pods of a surge were last taken back because no node took them."""
     deployment_problem: str | None = None
     """Why the Deployment cannot make pods (a quota, an admission plugin), where it says so."""
 
@@ -199,6 +201,21 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Hand:
+    """What the user asks of a rollout by annotations of the resource. Each names the revision that it is about, so that
+    it says nothing of the next one."""
+
+    promote: str = ""
+    """`<revision>`: go on to all traffic; `<revision>/<n>`: go on past step n."""
+    abort: str = ""
+    """`<revision>`: give up its rollout, unless it is complete."""
+    rollback: str = ""
+    """`<revision>`: do not serve it."""
+    rollback_to: str = ""
+    """The revision to serve instead of one that is rolled back; empty: the one before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What the spec asks for."""
 
@@ -217,6 +234,9 @@ class Desired:
     """status.strategy, where it was written for this very target: a rollout keeps the strategy it began with."""
     announced: RolloutPlan | None = None
     """status.plan, where it was written for this very target."""
+    canary: CanaryStatus | None = None
+    """status.canary, where it was written for this very target."""
+    hand: Hand = Hand()
     rolling_since: datetime | None = None
     """Since when status says that a rollout goes on, if it does."""
 
@@ -251,6 +271,7 @@ class Facts:
     """What is waited for, for people."""
     strategy: ResolvedStrategy | None = None
     plan: RolloutPlan | None = None
+    canary: CanaryStatus | None = None
     routable: int = 0
     degraded: Problem | None = None
 

@@ -21,6 +21,10 @@ class InvalidInput(RequestError):  # noqa: N818
     """Tensors that the model cannot take: names, dtypes, shapes, or sizes."""
 
 
+class StreamingMismatch(RequestError):  # noqa: N818
+    """A stream was asked of what answers at once, or the other way round."""
+
+
 class BatchTooLarge(InvalidInput):
     """A request has more rows than `batching.maxBatchSize`."""
 
@@ -51,6 +55,14 @@ class QueueFull(Overloaded):
 
 class PredictedLate(Overloaded):
     """So much waits already that the answer would come after the deadline: refused before it costs anything."""
+
+
+class StreamsFull(Overloaded):
+    """`batching.maxConcurrentStreams` streams are open on every instance."""
+
+
+class ClientTooSlow(PodiumError):  # noqa: N818
+    """The reader of a stream left so much unread for so long that an engine which cannot pause gave it up."""
 
 
 class ArenaExhausted(Overloaded):

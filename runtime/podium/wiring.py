@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from podium.http.metrics import registry
 from podium.http.oip import Receiving
 from podium.http.server import QuietServer, bind
 from podium.serving.assignments import AssignmentDesk
+from podium.serving.begun import BegunServer
 from podium.serving.drain import drain
 from podium.serving.group import PodResources
 from podium.serving.report import build_report
@@ -92,18 +93,21 @@ class Runtime:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, *, artifact_cache_bytes: int | None = None) -> AsyncIterator[Runtime]:
+async def opened(
+    settings: Settings, *, artifact_cache_bytes: int | None = None, begun: Sequence[BegunServer] = ()
+) -> AsyncIterator[Runtime]:
     """The data port and everything behind it; on exit workers stop and all is given back.
 
     `artifact_cache_bytes`: unused artifacts beyond it are removed; None: never, since other processes may use them.
-    Raises StartError where memory does not suffice, OSError where the port is taken.
+    `begun`: fork servers to take over. Raises StartError where memory does not suffice, OSError where the port is
+    taken.
     """
     loop = asyncio.get_running_loop()
     listener = bind(settings.host, settings.data_port)
     store = ArtifactStore(settings.state_dir / "artifacts", _artifact_limits(settings, artifact_cache_bytes))
     await asyncio.to_thread(store.open)
     with tempfile.TemporaryDirectory(prefix="podium-") as run_dir:
-        resources = await PodResources.open(arena_bytes(settings), Path(run_dir))
+        resources = await PodResources.open(arena_bytes(settings), Path(run_dir), begun=begun)
     try:
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
         garbage = GarbageControl()
@@ -133,11 +137,11 @@ async def opened(settings: Settings, *, artifact_cache_bytes: int | None = None)
         store.close()
 
 
-async def serve_pod(settings: Settings) -> None:
+async def serve_pod(settings: Settings, begun: Sequence[BegunServer] = ()) -> None:
     """`podium serve --pod`: serves what the operator assigns, until SIGTERM and the drain that follows it."""
     if not settings.pod_uid:
         raise StartError("PODIUM_POD_UID is empty; expected the pod's metadata.uid (downward API)")
-    async with opened(settings, artifact_cache_bytes=settings.artifact_cache_bytes) as runtime:
+    async with opened(settings, artifact_cache_bytes=settings.artifact_cache_bytes, begun=begun) as runtime:
         residents = runtime.residents
         desk = AssignmentDesk(
             settings.assignment_dir,

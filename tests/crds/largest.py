@@ -79,7 +79,12 @@ def _definition(seed: str, tensors_each_way: int) -> JsonObject:
         },
         "inputs": tensors,
         "outputs": tensors,
-        "batching": {"maxBatchSize": 4096, "maxDelayMicroseconds": 10_000_000, "maxQueueSize": 65536},
+        "batching": {
+            "maxBatchSize": 4096,
+            "maxDelayMicroseconds": 10_000_000,
+            "maxQueueSize": 65536,
+            "maxConcurrentStreams": 4096,
+        },
         "instances": 64,
         "idempotent": True,
         "warmup": {"requests": [{"t": 1}] * 16, "timeoutSeconds": 86400},

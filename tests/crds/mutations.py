@@ -64,6 +64,8 @@ def _serving() -> JsonObject:
             "maxUnavailable": 0,
             "drainTimeoutSeconds": 9,
             "paused": True,
+            "steps": [{"weight": 10, "pauseSeconds": 60}, {"weight": 50}],
+            "analysis": {"maxErrorPercent": 1, "maxP99LatencyPercent": 150, "minRequests": 50},
         },
     }
 
@@ -76,7 +78,7 @@ def _full_definition() -> JsonObject:
         python={"entrypoint": "echo:Echo", "threads": 2},
         inputs=[tensor],
         outputs=[{**tensor, "name": "y"}],
-        batching={"maxBatchSize": 8, "maxDelayMicroseconds": 100, "maxQueueSize": 16},
+        batching={"maxBatchSize": 8, "maxDelayMicroseconds": 100, "maxQueueSize": 16, "maxConcurrentStreams": 2},
         instances=2,
         idempotent=True,
         warmup={"timeoutSeconds": 9},

@@ -168,6 +168,30 @@ REFUSED = (
         a_model(rollout={"strategy": "Recreate", "allowRecreate": True}),
     ),
     Refused(
+        "steps that do not rise",
+        a_model(rollout={"steps": [{"weight": 50}, {"weight": 10}]}),
+        "the weights of steps must rise",
+        a_model(rollout={"steps": [{"weight": 10}, {"weight": 50}]}),
+    ),
+    Refused(
+        "the same step twice",
+        a_model(rollout={"steps": [{"weight": 50}, {"weight": 50, "pauseSeconds": 9}]}),
+        "the weights of steps must rise",
+        a_model(rollout={"steps": [{"weight": 50}, {"weight": 51, "pauseSeconds": 9}]}),
+    ),
+    Refused(
+        "an analysis of nothing",
+        a_model(rollout={"steps": [{"weight": 50}], "analysis": {"minRequests": 10}}),
+        "set maxErrorPercent, maxP99LatencyPercent or both",
+        a_model(rollout={"steps": [{"weight": 50}], "analysis": {"minRequests": 10, "maxErrorPercent": 1}}),
+    ),
+    Refused(
+        "an analysis without steps",
+        a_model(rollout={"analysis": {"maxErrorPercent": 1}}),
+        "analysis judges steps, and there are none",
+        a_model(rollout={"steps": [{"weight": 5}], "analysis": {"maxErrorPercent": 1}}),
+    ),
+    Refused(
         "a label that the operator sets",
         a_model(podMetadata={"labels": {"podium.dev/model": "mine"}}),
         "use a prefix of your own",

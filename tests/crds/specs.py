@@ -44,6 +44,7 @@ _BATCHING = st.fixed_dictionaries(
         "maxBatchSize": st.integers(1, 64),
         "maxDelayMicroseconds": st.integers(0, 10),
         "maxQueueSize": st.integers(1, 512),
+        "maxConcurrentStreams": st.integers(1, 512),
     },
 )
 

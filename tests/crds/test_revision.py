@@ -178,6 +178,7 @@ def test_a_record_spells_every_default_out_so_that_a_later_release_reads_the_sam
         "maxBatchSize": 32,
         "maxDelayMicroseconds": 0,
         "maxQueueSize": 256,
+        "maxConcurrentStreams": 64,
     }
 
 

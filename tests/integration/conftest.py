@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.support.controlplane import ControlPlane
+from tests.support.local_node import LocalNode
+from tests.support.operator_process import OperatorProcess
+from tests.support.world import CODE, World
 
 from podium_operator.kube.client import KubeClient
 from podium_operator.kube.config import Credentials
@@ -51,3 +54,27 @@ async def client(credentials: Credentials, metrics: Metrics) -> AsyncIterator[Ku
     found = KubeClient(Transport(credentials, metrics))
     yield found
     await found.close()
+
+
+@pytest.fixture
+async def world(
+    control_plane: ControlPlane, client: KubeClient, namespace: str, tmp_path: Path
+) -> AsyncIterator[World]:
+    await client.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "code", "namespace": namespace},
+            "data": {"scale.py": CODE},
+        }
+    )
+    async with LocalNode(control_plane, client, namespace, tmp_path) as node:
+        yield World(control_plane, client, namespace, node)
+
+
+@pytest.fixture
+async def operator(control_plane: ControlPlane, namespace: str) -> AsyncIterator[OperatorProcess]:
+    async with OperatorProcess(control_plane.kubeconfig, namespace) as process:
+        yield await process.leading()
+        for line in process.logs[-60:]:
+            print(line)  # pytest shows it where the test failed

@@ -2,166 +2,20 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
 from tests.support.controlplane import ControlPlane
-from tests.support.local_node import LocalNode
 from tests.support.operator_process import OperatorProcess
 from tests.support.waiting import eventually
+from tests.support.world import CHAIN, Asking, World, scale
 
-from podium_operator.kube.client import KubeClient, Manifest
+from podium_operator.kube.client import Manifest
 from podium_operator.kube.kinds import Ref
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(300)]
-
-MODEL = ("scale", "InferenceModel")
-CHAIN = ("chain", "InferencePipeline")
-CODE = """
-import numpy as np
-from podium import Model
-
-class Scale(Model):
-    def load(self, ctx):
-        self.factor = ctx.parameters["factor"]
-        if self.factor < 0:
-            raise RuntimeError("the weights are broken")
-
-    def infer(self, inputs):
-        return {"y": np.asarray(inputs["x"] * np.float32(self.factor))}
-"""
-
-
-def scale(
-    namespace: str, factor: float, *, replicas: int = 1, rollout: dict[str, Any] | None = None, **spec: Any
-) -> Manifest:
-    """A model that multiplies by its factor."""
-    tensor = {"dtype": "FP32", "shape": [-1]}
-    return {
-        "apiVersion": "podium.dev/v1alpha1",
-        "kind": "InferenceModel",
-        "metadata": {"name": "scale", "namespace": namespace},
-        "spec": {
-            "version": f"{factor:g}".replace("-", "minus"),
-            "source": {"uri": "configmap://code"},
-            "engine": "Python",
-            "python": {"entrypoint": "scale:Scale", "parameters": {"factor": factor}},
-            "inputs": [{"name": "x", **tensor}],
-            "outputs": [{"name": "y", **tensor}],
-            "replicas": replicas,
-            "rollout": {
-                "propagationSeconds": 1,
-                "drainTimeoutSeconds": 5,
-                "rollbackWindowSeconds": 30,
-                **(rollout or {}),
-            },
-            **spec,
-        },
-    }
-
-
-class World:
-    """One namespace with its node, and what a user does in it."""
-
-    def __init__(self, plane: ControlPlane, client: KubeClient, namespace: str, node: LocalNode) -> None:
-        self.plane = plane
-        self.client = client
-        self.namespace = namespace
-        self.node = node
-
-    async def apply(self, manifest: Manifest) -> None:
-        await self.client.apply(manifest)
-
-    async def model(self, name: str = "scale", kind: str = "InferenceModel") -> Manifest:
-        return await self.client.get(Ref(kind, self.namespace, name))
-
-    async def condition(self, kind: str, of: tuple[str, str] = MODEL) -> tuple[str, str, str]:
-        """Status, reason and message, at the current generation; empty before."""
-        found = await self.model(*of)
-        for each in found.get("status", {}).get("conditions", ()):
-            if each["type"] == kind and each["observedGeneration"] == found["metadata"]["generation"]:
-                return each["status"], each["reason"], each["message"]
-        return "", "", ""
-
-    async def until(
-        self, kind: str, status: str, reason: str | None = None, *, of: tuple[str, str] = MODEL, within_s: float = 120
-    ) -> str:
-        """Wait for a condition; its message."""
-
-        async def holds() -> str | None:
-            found = await self.condition(kind, of)
-            assert found[0] == status, f"{kind} is {found}; status {(await self.model(*of)).get('status')}"
-            assert reason in (None, found[1]), f"{kind} is {found}"
-            return found[2] or "-"
-
-        found = await eventually(holds, within_s=within_s, what=f"{kind}={status} {reason or ''}")
-        assert found is not None
-        return found
-
-    async def ask(self, x: float = 1.0) -> tuple[float, str]:
-        """One request to some ready pod, as a Service would choose it: the answer and its revision."""
-        ready = [pod for pod in self.node.pods.values() if pod.ready_since and "terminating" not in pod.status]
-        assert ready, "no pod is ready"
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
-            session.post(f"{ready[0].url}/v1/models/scale:predict", json={"inputs": {"x": [x]}}) as answer,
-        ):
-            body = await answer.json()
-            assert answer.status == 200, body
-            return float(body["outputs"]["y"]["data"][0]), answer.headers["podium-revision"]
-
-
-class Asking:
-    """A client that keeps asking every ready pod in turn; each answer, and each failure."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._asks = True
-        self.answers: list[float] = []
-        self.failures: list[str] = []
-
-    async def __aenter__(self) -> "Asking":
-        self._task = asyncio.create_task(self._ask())
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        self._asks = False
-        await self._task
-
-    async def _ask(self) -> None:
-        while self._asks:
-            try:
-                self.answers.append((await self._world.ask())[0])
-            except (AssertionError, aiohttp.ClientError, TimeoutError) as exc:
-                self.failures.append(str(exc) or type(exc).__name__)
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def world(
-    control_plane: ControlPlane, client: KubeClient, namespace: str, tmp_path: Path
-) -> AsyncIterator[World]:
-    await client.create(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "code", "namespace": namespace},
-            "data": {"scale.py": CODE},
-        }
-    )
-    async with LocalNode(control_plane, client, namespace, tmp_path) as node:
-        yield World(control_plane, client, namespace, node)
-
-
-@pytest.fixture
-async def operator(control_plane: ControlPlane, namespace: str) -> AsyncIterator[OperatorProcess]:
-    async with OperatorProcess(control_plane.kubeconfig, namespace) as process:
-        yield await process.leading()
-        for line in process.logs[-60:]:
-            print(line)  # pytest shows it where the test failed
 
 
 async def test_apply_comes_to_ready_and_answers_and_then_nothing_is_written(

@@ -11,7 +11,16 @@ from datetime import datetime, timedelta
 
 from tests.support.builders import START
 
-from podium_crds.assignment import Assignment, Failure, MemberReport, Report, RevisionReport, RevisionState
+from podium_crds.assignment import (
+    COMPARISON_BOUNDS_S,
+    Assignment,
+    Counts,
+    Failure,
+    MemberReport,
+    Report,
+    RevisionReport,
+    RevisionState,
+)
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
 from podium_operator.rollout.actions import (
@@ -25,6 +34,7 @@ from podium_operator.rollout.actions import (
     RecordRevision,
     Release,
     ScalePool,
+    Withdraw,
     WriteAssignment,
 )
 from podium_operator.rollout.capacity import gpus_per_pod
@@ -78,13 +88,17 @@ class SimPod:
     mounted: Assignment | None = None
     mounts: list[tuple[datetime, Assignment]] = field(default_factory=list)
     held: dict[str, Held] = field(default_factory=dict)
+    shares: dict[str, int] = field(default_factory=dict)
+    """Revision → percent of this pod's requests."""
+    answered: dict[str, Counts] = field(default_factory=dict)
+    """What it counted since its shares changed."""
     reachable: bool = True
     restarts: int = 0
 
     @property
     def active(self) -> str | None:
-        """The revision that answers, if any."""
-        return next((name for name, held in self.held.items() if held.state is RevisionState.ACTIVE), None)
+        """The revision that answers most requests, if any."""
+        return max(self.shares, key=lambda name: self.shares[name]) if self.shares else None
 
     @property
     def ready(self) -> bool:
@@ -106,6 +120,7 @@ class SimPool:
     assignment: Assignment | None = None
     assignment_version: int = 0
     promoted_at: datetime | None = None
+    withdrawn_at: datetime | None = None
 
 
 class SimulatedCluster:
@@ -117,6 +132,8 @@ class SimulatedCluster:
         """GPUs of the only node; None: no GPU anywhere and room for everything."""
         self.fails: set[str] = set()
         self.cordoned = False
+        self.crowded = False
+        """Whether no node takes another pod, whatever it asks for."""
         self.pods: dict[str, SimPod] = {}
         self.pools: dict[int, SimPool] = {}
         self.revisions: dict[str, KnownRevision] = {}
@@ -148,6 +165,7 @@ class SimulatedCluster:
             assignment_uid=pool.uid or "cm",
             assignment_resource_version=str(pool.assignment_version) if pool.assignment else "",
             promoted_at=pool.promoted_at,
+            withdrawn_at=pool.withdrawn_at,
             pods=tuple(self._observed_pod(pod) for pod in pods),
         )
 
@@ -205,6 +223,10 @@ class SimulatedCluster:
             case CreatePool(name, ordinal, revision, replicas):
                 self._create(name, ordinal, revision, replicas)
             case ScalePool(pool, replicas):
+                self._scale(pool, replicas, desired)
+            case Withdraw(pool, replicas, at):
+                assert all(pod.node is not None for pod in self._pods_of(self.pools[pool.ordinal])[:replicas])
+                self.pools[pool.ordinal].withdrawn_at = at
                 self._scale(pool, replicas, desired)
             case Push(pod, assignment):
                 self._push(pod, assignment)
@@ -297,7 +319,7 @@ class SimulatedCluster:
         self._settle(pod)
 
     def _schedule(self, pod: SimPod) -> None:
-        if self.cordoned and self.gpus is not None:
+        if self.crowded or (self.cordoned and self.gpus is not None):
             return
         used = sum(other.gpus for other in self.pods.values() if other.node is not None)
         if self.gpus is None or used + pod.gpus <= self.gpus:
@@ -327,12 +349,18 @@ class SimulatedCluster:
                 held.state = RevisionState.FAILED if name in self.fails else RevisionState.READY
                 if name in self.fails:
                     held.failure = Failure(reason=Reason.LOAD_FAILED, message="no such file", time=rfc3339(self.now))
-        promoted = pod.held.get(pod.applied.promoted or "")
-        if promoted is not None and promoted.state is RevisionState.READY:
-            for held in pod.held.values():
-                if held.state is RevisionState.ACTIVE:
-                    held.state = RevisionState.READY
-            promoted.state = RevisionState.ACTIVE
+        able = {
+            target.revision: target.weight
+            for target in pod.applied.traffic
+            if target.weight and (held := pod.held.get(target.revision)) is not None and held.state in LOADED
+        }
+        total = sum(able.values())
+        shares = {name: round(100 * weight / total) for name, weight in able.items()} or pod.shares
+        if shares != pod.shares:
+            pod.shares, pod.answered = shares, {}
+        for name, held in pod.held.items():
+            if held.state in LOADED:
+                held.state = RevisionState.ACTIVE if name in shares else RevisionState.READY
         for name in list(pod.held):
             if name not in wanted and pod.held[name].state is not RevisionState.ACTIVE:
                 del pod.held[name]
@@ -365,6 +393,7 @@ class SimulatedCluster:
     def restart(self, pod: SimPod) -> None:
         """Its container ends and starts again: memory is gone, the durable assignment and the mount are there."""
         pod.held.clear()
+        pod.shares, pod.answered = {}, {}
         pod.ready_since, pod.running_since = None, None
         pod.restarts += 1
         pod.created = self.now
@@ -373,6 +402,21 @@ class SimulatedCluster:
         pod.terminating_since = self.now
         if pod.node is None:
             del self.pods[pod.name]
+
+    def answer(self, requests: int, *, failing: str | None = None, slow: str | None = None) -> None:
+        """Every pod answers so many requests by its shares, each in 10 ms; those of `slow` take 100 ms."""
+        for pod in self.pods.values():
+            for name, share in pod.shares.items():
+                answers = round(requests * share / 100)
+                seconds = 0.1 if name == slow else 0.01
+                before = pod.answered.get(name, Counts())
+                buckets = [answers if bound >= seconds else 0 for bound in COMPARISON_BOUNDS_S] + [answers]
+                known = before.latency_buckets or (0,) * len(buckets)
+                pod.answered[name] = Counts(
+                    succeeded=before.succeeded + (0 if name == failing else answers),
+                    failed=before.failed + (answers if name == failing else 0),
+                    latency_buckets=tuple(a + b for a, b in zip(known, buckets, strict=True)),
+                )
 
     # Truths for assertions
 
@@ -406,7 +450,8 @@ def _report(pod: SimPod) -> Report:
             name=name,
             state=held.state,
             since=rfc3339(held.loaded_at),
-            weight=100 if held.state is RevisionState.ACTIVE else 0,
+            weight=pod.shares.get(name, 0),
+            shared_counts=pod.answered.get(name, Counts()),
             members=(MemberReport(name="minilm", load_hash="x", digest=_digest(name)),) if held.state in LOADED else (),
             last_failure=held.failure,
         )
@@ -443,6 +488,8 @@ def _described(action: Action) -> str:
             return f"CreatePool {pool} {revision.name} x{replicas}"
         case DeletePool(pool):
             return f"DeletePool {pool.name}"
+        case Withdraw(pool, replicas):
+            return f"Withdraw {pool.name} {pool.replicas}->{replicas}"
         case _:
             return f"{type(action).__name__} {action.revision.name}"
 
@@ -470,7 +517,7 @@ def settle(
 def remembered(desired: Desired, facts: Facts) -> Desired:
     """The next pass's view of what this one wrote to status."""
     chosen = facts.strategy if facts.target == desired.target.name else None
-    return replace(desired, current=facts.current, chosen=chosen, announced=facts.plan)
+    return replace(desired, current=facts.current, chosen=chosen, announced=facts.plan, canary=facts.canary)
 
 
 def retargeted(old: Desired, new: Desired) -> Desired:
@@ -481,6 +528,7 @@ def retargeted(old: Desired, new: Desired) -> Desired:
         current=old.current,
         chosen=old.chosen if same else None,
         announced=old.announced if same else None,
+        canary=old.canary if same else None,
         generation=old.generation + 1,
         lease_transitions=old.lease_transitions,
     )

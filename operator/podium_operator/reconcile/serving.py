@@ -29,12 +29,20 @@ from podium_operator.pods.client import PodClient
 from podium_operator.reconcile.reporting import Reporter, read_status
 from podium_operator.resources import names
 from podium_operator.resources.deployment import deployment
-from podium_operator.resources.labels import RETRY, ROTATE_ADMIN_KEY, stable_label
+from podium_operator.resources.labels import (
+    ABORT,
+    PROMOTE,
+    RETRY,
+    ROLLBACK,
+    ROLLBACK_TO,
+    ROTATE_ADMIN_KEY,
+    stable_label,
+)
 from podium_operator.resources.service import url
 from podium_operator.rollout.actions import Plan
 from podium_operator.rollout.capacity import serves
 from podium_operator.rollout.planner import plan
-from podium_operator.state import Desired, Facts, Key, KnownRevision, Owner, Problem, Result, Stage
+from podium_operator.state import Desired, Facts, Hand, Key, KnownRevision, Owner, Problem, Result, Stage
 from podium_operator.status.conditions import Judgement
 from podium_operator.status.rollup import Subject, loaded
 from podium_operator.times import parse_time
@@ -159,6 +167,13 @@ class Serving:
             current=current,
             chosen=None if chosen is None or chosen.resolved is RolloutStrategy.AUTO else chosen,
             announced=status.plan if status.update_revision == record.name else None,
+            canary=status.canary if status.update_revision == record.name else None,
+            hand=Hand(
+                promote=subject.annotation(PROMOTE),
+                abort=subject.annotation(ABORT),
+                rollback=subject.annotation(ROLLBACK),
+                rollback_to=subject.annotation(ROLLBACK_TO),
+            ),
             rolling_since=_rolling_since(status),
         )
 

@@ -71,6 +71,15 @@ class ScalePool:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take back the pods of a surge that no node takes, and keep when that was. Under the resourceVersion seen."""
+
+    pool: Pool
+    replicas: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     """Hand a pod its assignment now. The pod refuses it where it holds a newer one or is another pod."""
 
@@ -100,6 +109,7 @@ Action = (
     | WriteAssignment
     | CreatePool
     | ScalePool
+    | Withdraw
     | Push
     | DeletePool
     | PruneRevision

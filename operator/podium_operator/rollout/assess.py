@@ -1,13 +1,15 @@
 """What the planner tells status: how far the rollout is, what blocks it, what failed."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
-from podium_crds.status import ResolvedStrategy, RolloutPlan
+from podium_crds.status import CanaryStatus, ResolvedStrategy, RolloutPlan
 from podium_operator.rollout import failures
-from podium_operator.rollout.capacity import routable, routable_count, serves, unreachable
+from podium_operator.rollout.analysis import Finding
+from podium_operator.rollout.canary import Standing, findings
+from podium_operator.rollout.capacity import gpus_per_pod, routable, routable_count, serves, unreachable
 from podium_operator.state import Desired, Facts, Observed, Pool, Problem, Stage
 from podium_operator.times import parse_time, rfc3339
 
@@ -26,6 +28,8 @@ class Verdict:
     """What is wrong with the target, seen in this pass."""
     waiting: str = ""
     plan: RolloutPlan | None = None
+    standing: Standing | None = None
+    """The step of a rollout in steps."""
 
 
 def failure(observed: Observed, desired: Desired) -> Problem | None:
@@ -35,6 +39,8 @@ def failure(observed: Observed, desired: Desired) -> Problem | None:
     reported = failures.reported_failure(pods, target.name)
     if reported is not None:
         return reported
+    if desired.canary is not None and (said := findings(observed, desired)).finding is Finding.FAILED:
+        return Problem(Reason.ANALYSIS_FAILED, said.message)
     for pool in observed.pools:
         if pool.promoted == target.name:
             looping = failures.crash_looping(pool)
@@ -64,9 +70,19 @@ def facts(observed: Observed, desired: Desired, now: datetime, verdict: Verdict)
         waiting="" if stage is Stage.SCALED_TO_ZERO else verdict.waiting,
         strategy=verdict.strategy,
         plan=None if settled else verdict.plan,
+        canary=_canary(desired, verdict, stage),
         routable=sum(routable_count(pool, desired.rollout, now) for pool in observed.pools),
         degraded=problem if settled else None,
     )
+
+
+def _canary(desired: Desired, verdict: Verdict, stage: Stage) -> CanaryStatus | None:
+    """Where the rollout stands: as this pass found, or as status had it while the pass does not look."""
+    if stage in (Stage.SETTLED, Stage.SCALED_TO_ZERO, Stage.FAILED):
+        return None
+    if verdict.standing is not None:
+        return verdict.standing.canary
+    return desired.canary if desired.rollout.paused else None
 
 
 def missing(desired: Desired, home: Pool | None, now: datetime) -> str:
@@ -104,6 +120,9 @@ def _problem(observed: Observed, desired: Desired, now: datetime, verdict: Verdi
     if verdict.failure is not None or verdict.refusal is not None:
         return verdict.failure or verdict.refusal
     if verdict.home is not None:
+        withdrawn = _withdrawn(verdict.home, desired, now)
+        if withdrawn is not None:
+            return withdrawn
         stuck = failures.stuck(verdict.home, now, desired.rollout.schedule_timeout_seconds)
         if stuck is not None:
             return stuck
@@ -118,11 +137,31 @@ def _problem(observed: Observed, desired: Desired, now: datetime, verdict: Verdi
     return None if _complete(observed, desired, now, verdict) else _overdue(observed, desired, now, verdict)
 
 
+def _withdrawn(home: Pool, desired: Desired, now: datetime) -> Problem | None:
+    """The surge whose pods were taken back, until it is tried again."""
+    timeout = desired.rollout.schedule_timeout_seconds
+    if home.withdrawn_at is None or home.replicas >= desired.replicas or home.live_pods:
+        return None
+    if now >= home.withdrawn_at + timedelta(seconds=timeout) and home.replicas:
+        return None
+    gpus = gpus_per_pod(desired.target.record)
+    reason = Reason.INSUFFICIENT_GPU if gpus else Reason.PROGRESS_DEADLINE_EXCEEDED
+    return Problem(
+        reason,
+        f"no node took the new pods within {timeout} s (scheduleTimeoutSeconds): they were taken back, the old "
+        f"revision serves on, and it is tried again every {timeout} s",
+        time=home.withdrawn_at,
+    )
+
+
 def _overdue(observed: Observed, desired: Desired, now: datetime, verdict: Verdict) -> Problem | None:
     """No pod and no revision in one has moved for progressDeadlineSeconds."""
-    if desired.rollout.paused:
+    standing = verdict.standing
+    if desired.rollout.paused or (standing is not None and (standing.held or standing.due is not None)):
         return None
     moments = [desired.rolling_since, desired.target.started]
+    if desired.canary is not None:
+        moments.append(parse_time(desired.canary.start_time))
     for pod in (pod for pool in observed.pools for pod in pool.pods):
         moments += [pod.created, pod.running_since, pod.ready_since]
         if pod.report is not None:
@@ -130,6 +169,11 @@ def _overdue(observed: Observed, desired: Desired, now: datetime, verdict: Verdi
     last = max((moment for moment in moments if moment is not None), default=None)
     if last is None or (now - last).total_seconds() <= desired.rollout.progress_deadline_seconds:
         return None
+    if standing is not None and standing.inconclusive:
+        return Problem(
+            Reason.ANALYSIS_INCONCLUSIVE,
+            f"{standing.inconclusive} since {rfc3339(last)}; podium promote goes on without",
+        )
     message = f"nothing has moved since {rfc3339(last)}"
     waiting = f"; waiting for {verdict.waiting}" if verdict.waiting else ""
     return Problem(Reason.PROGRESS_DEADLINE_EXCEEDED, message + waiting)
@@ -146,13 +190,17 @@ def _stage(desired: Desired, verdict: Verdict, problem: Problem | None, *, compl
         return Stage.BLOCKED
     if desired.rollout.paused and desired.current is not None:
         return Stage.PAUSED
+    if verdict.standing is not None and verdict.standing.held:
+        return Stage.PAUSED
     return Stage.BLOCKED if problem is not None else Stage.ROLLING
 
 
 def _current(observed: Observed, desired: Desired, verdict: Verdict, *, complete: bool) -> str | None:
     if complete:
         return desired.target.name
-    if verdict.goal != desired.target.name:
+    if verdict.goal != desired.target.name and any(
+        serves(p, verdict.goal) for pool in observed.pools for p in pool.pods
+    ):
         return verdict.goal
     if desired.current is not None:
         return desired.current

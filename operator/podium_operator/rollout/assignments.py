@@ -17,6 +17,17 @@ class Sources:
     generation: Generation
 
 
+def divided(assignment: Assignment, candidate: str, weight: int) -> Assignment:
+    """The same, with that percentage of the requests for the candidate. Only ever pushed, never written."""
+    promoted = assignment.promoted
+    assert promoted is not None, "a candidate stands beside what is promoted"
+    traffic = (
+        TrafficTarget(revision=promoted, weight=100 - weight),
+        TrafficTarget(revision=candidate, weight=weight),
+    )
+    return assignment.model_copy(update={"traffic": traffic})
+
+
 def compiled(
     sources: Sources, pool: str, written: Assignment | None, promoted: str, beside: Sequence[str]
 ) -> Assignment:

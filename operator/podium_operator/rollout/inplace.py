@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from podium_crds.assignment import Assignment, Generation, RevisionState
 from podium_operator.rollout.actions import Action, Push, WriteAssignment
-from podium_operator.rollout.assignments import Sources, assigned, compiled, has_taken, same_content, settled
+from podium_operator.rollout.assignments import Sources, assigned, compiled, divided, has_taken, same_content, settled
+from podium_operator.rollout.canary import ALL, Standing, loaded_everywhere
 from podium_operator.rollout.capacity import worth_keeping
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool
 
@@ -35,6 +36,8 @@ class Context:
     known: Mapping[str, KnownRevision]
     generation: Generation
     now: datetime
+    standing: Standing | None = None
+    """The step at which the rollout is; None: no steps are left, or there are none."""
 
 
 def converge(pool: Pool, goal: str, context: Context) -> Step:
@@ -104,7 +107,10 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
     assert pool.promoted is not None
     bearing = [pod for pod in pool.live_pods if pod.ready]
     loaded = [pod for pod in bearing if (held := pod.holds(goal)) is not None and held.state in LOADED]
-    if bearing and len(loaded) == len(bearing):
+    if loaded_everywhere(pool, goal):
+        at = context.standing.canary if context.standing is not None else None
+        if at is not None and at.weight < ALL:
+            return _divide(pool, goal, context, at.weight)
         return _promote(pool, goal, context, warm=(pool.promoted,))
     lingering = [pod for pod in bearing if _others(pod, {pool.promoted, goal})]
     if lingering:
@@ -119,6 +125,18 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
     if silent and not chosen and not loading:
         waiting = f"a report of {', '.join(sorted(silent))}"
     return Step(tuple(Push(pod, wanted) for pod in chosen), waiting=waiting)
+
+
+def _divide(pool: Pool, goal: str, context: Context, weight: int) -> Step:
+    """Every pod gives the candidate its share; what a restarted container forgot is said again."""
+    assert pool.promoted is not None
+    wanted = divided(_compiled(pool, pool.promoted, (goal,), context), goal, weight)
+    astray = [
+        pod for pod in pool.live_pods if pod.ready and (held := pod.holds(goal)) is not None and held.weight != weight
+    ]
+    waiting = context.standing.waiting if context.standing is not None else ""
+    due = context.standing.due if context.standing is not None else None
+    return Step(tuple(Push(pod, wanted) for pod in astray), waiting=waiting, due=due)
 
 
 def _others(pod: ObservedPod, names: set[str]) -> bool:

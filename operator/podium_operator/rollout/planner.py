@@ -16,7 +16,7 @@ from math import ceil
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutSpec, RolloutStrategy
 from podium_crds.status import ResolvedStrategy, RolloutPlan
-from podium_operator.rollout import assess, history, inplace, surge
+from podium_operator.rollout import assess, canary, hand, history, inplace, surge
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
@@ -24,11 +24,12 @@ from podium_operator.rollout.actions import (
     Plan,
     Quarantine,
     ScalePool,
+    Withdraw,
     WriteAssignment,
 )
 from podium_operator.rollout.assess import Verdict
 from podium_operator.rollout.assignments import Sources, compiled, next_generation
-from podium_operator.rollout.capacity import serves, worth_keeping
+from podium_operator.rollout.capacity import gpu_fits, gpus_per_pod, serves, worth_keeping
 from podium_operator.rollout.changes import Cost, announced
 from podium_operator.rollout.failures import reported_failure
 from podium_operator.rollout.strategy import Resolution, resolve
@@ -52,7 +53,7 @@ class Course:
 
 def plan(observed: Observed, desired: Desired, now: datetime) -> Plan:
     """The next actions, in the order in which they are safe, and the facts for status."""
-    desired = replace(desired, target=_pinned_target(observed, desired))
+    desired = hand.obeyed(observed, replace(desired, target=_pinned_target(observed, desired)))
     target = desired.target
     known = {**observed.revisions, target.name: target}
     generation = next_generation(observed.pools, desired.lease_transitions)
@@ -69,7 +70,10 @@ def plan(observed: Observed, desired: Desired, now: datetime) -> Plan:
             facts = assess.facts(observed, desired, now, Verdict(instead, failure=failure, strategy=desired.chosen))
             return Plan(facts, (Quarantine(target, failure, desired.retry_token),), ROLLING_S)
     course = set_course(observed, desired)
-    return _proceed(observed, inplace.Context(desired, known, generation, now), course, failure)
+    standing = None
+    if course.goal == target.name:
+        standing = canary.stand(observed, desired, course.home, course.resolution.strategy or desired.chosen, now)
+    return _proceed(observed, inplace.Context(desired, known, generation, now, standing), course, failure)
 
 
 def _condemns(failure: Problem, desired: Desired) -> bool:
@@ -102,6 +106,8 @@ def _superseded_leader(observed: Observed, desired: Desired) -> Plan:
 def fallback(observed: Observed, desired: Desired) -> str | None:
     """What serves instead of a target that failed: another pool's revision, one kept warm, or the last good one."""
     target = desired.target.name
+    if desired.hand.rollback == target and desired.hand.rollback_to:
+        return hand.instead(observed, desired)
     ranked = [pool for pool in ranked_pools(observed, desired) if pool.promoted != target]
     for pool in ranked:
         if pool.promoted in observed.revisions and _has_served(pool, desired):
@@ -111,6 +117,8 @@ def fallback(observed: Observed, desired: Desired) -> str | None:
             known = observed.revisions.get(name)
             if pool.promoted == target and known is not None and known.quarantine is None:
                 return name
+    if desired.hand.rollback == target:
+        return hand.instead(observed, desired)
     # Nowhere any more (the version was changed while nothing ran, say), but known to work.
     last_good = observed.revisions.get(desired.current or "")
     if last_good is None or last_good.name == target or last_good.quarantine is not None:
@@ -206,6 +214,7 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
         failure,
         waiting,
         _announced(observed, desired, course),
+        context.standing,
     )
     facts = assess.facts(observed, desired, now, verdict)
     if facts.complete:
@@ -308,13 +317,22 @@ def _replicas(observed: Observed, context: inplace.Context, course: Course) -> l
     if desired.rollout.paused and any(pool.live_pods for pool in others):
         return []
     good = desired.current or next((p.promoted for p in others if any(pod.ready for pod in p.pods)), None)
-    demand = surge.Demand(desired.replicas, _pace(desired, course), context.now, good)
+    demand = surge.Demand(
+        desired.replicas,
+        _pace(desired, course),
+        context.now,
+        good,
+        context.standing.canary.weight
+        if context.standing is not None and context.standing.canary is not None
+        else None,
+        gpu_fits(observed, gpus_per_pod(context.known[course.goal].record)),
+    )
     targets = surge.replica_targets(home, others, demand)
     actions: list[Action] = []
     if home.stamp is None:
         actions.append(CreatePool(home.name, home.ordinal, context.known[course.goal], targets[home.ordinal]))
     changes = [
-        ScalePool(pool, targets[pool.ordinal], _why(pool, home, targets[pool.ordinal]))
+        _resized(pool, home, targets[pool.ordinal], context)
         for pool in (home, *others)
         if pool.stamp is not None and targets[pool.ordinal] != pool.replicas
     ]
@@ -334,6 +352,16 @@ def _pace(desired: Desired, course: Course) -> RolloutSpec:
     if strategy is None or strategy.resolved is not RolloutStrategy.RECREATE:
         return desired.rollout
     return desired.rollout.model_copy(update={"max_surge": 0, "max_unavailable": desired.replicas})
+
+
+def _resized(pool: Pool, home: Pool, replicas: int, context: inplace.Context) -> ScalePool | Withdraw:
+    if (
+        pool.ordinal == home.ordinal
+        and surge.overdue(pool, context.desired.rollout, context.now)
+        and replicas < pool.replicas
+    ):
+        return Withdraw(pool, replicas, context.now)
+    return ScalePool(pool, replicas, _why(pool, home, replicas))
 
 
 def _why(pool: Pool, home: Pool, replicas: int) -> str:

@@ -112,7 +112,7 @@ def _progressing(judgement: Judgement) -> _Verdict:
         case Stage.SCALED_TO_ZERO:
             return judgement.rest
         case Stage.PAUSED:
-            return _Verdict(ConditionStatus.TRUE, Reason.PAUSED, "spec.rollout.paused is true")
+            return _Verdict(ConditionStatus.TRUE, Reason.PAUSED, facts.waiting or "spec.rollout.paused is true")
         case Stage.ROLLING:
             return _Verdict(ConditionStatus.TRUE, Reason.ROLLOUT_IN_PROGRESS, facts.waiting)
         case Stage.BLOCKED | Stage.FAILED | Stage.INVALID:
@@ -129,6 +129,8 @@ def _up_to_date(judgement: Judgement) -> _Verdict:
         return _Verdict(ConditionStatus.TRUE, Reason.ROLLOUT_COMPLETE, f"{facts.target} serves")
     if facts.stage is Stage.FAILED and judgement.retained:
         message = f"{facts.target} failed ({progressing.reason}), {facts.current} serves: {progressing.message}"
+        if progressing.reason is Reason.ROLLED_BACK:
+            message = f"{facts.current} serves: {progressing.message}"
         return _Verdict(ConditionStatus.FALSE, Reason.ROLLED_BACK, message)
     return _Verdict(ConditionStatus.FALSE, progressing.reason, progressing.message)
 

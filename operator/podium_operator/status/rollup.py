@@ -59,6 +59,7 @@ def rollup(
         update_revision=target or previous.update_revision,
         strategy=facts.strategy or ResolvedStrategy(resolved=RolloutStrategy.AUTO, reason="nothing has changed yet"),
         plan=facts.plan,
+        canary=facts.canary,
         revisions=_revisions(subject, observed, pods, previous, now),
     )
     return _bounded(status)

@@ -25,6 +25,7 @@ class OutputSize:
     _per_row: float = 0.0
     """The largest of late."""
     _mean_per_row: float = 0.0
+    """Geometric, so that one huge answer does not have many small requests refused."""
 
     @classmethod
     def of(cls, outputs: tuple[TensorSpec, ...]) -> "OutputSize":
@@ -50,7 +51,10 @@ class OutputSize:
         self.tensors = max(self.tensors, tensors)
         per_row = nbytes / max(1, rows)
         self._per_row = max(per_row, self._per_row * DECAY)
-        self._mean_per_row += (per_row - self._mean_per_row) * MEAN_WEIGHT
+        if not self._mean_per_row:
+            self._mean_per_row = per_row
+        elif per_row:
+            self._mean_per_row *= (per_row / self._mean_per_row) ** MEAN_WEIGHT
 
 
 def _row_bytes(spec: TensorSpec) -> int | None:

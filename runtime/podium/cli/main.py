@@ -1,82 +1,14 @@
-"""`podium`: the command line. Commands import what they need when they run, so that `podium version` is quick."""
+"""`podium`: the command line. Begins what takes longest before it imports the commands (cli/commands.py)."""
 
-from importlib.metadata import version as distribution_version
-from pathlib import Path
-from typing import Annotated
+import os
+import sys
 
-import typer
-
-app = typer.Typer(
-    name="podium",
-    help="Serve inference models and pipelines from the same YAML on a laptop and in a cluster.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-Files = Annotated[
-    list[Path],
-    typer.Option("--file", "-f", help="YAML file of resources; give it again for more.", exists=True, dir_okay=False),
-]
+from podium.cli import early
 
 
-@app.command()
-def serve(
-    file: Annotated[
-        list[Path] | None, typer.Option("--file", "-f", help="YAML file of resources; give it again for more.")
-    ] = None,
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File of lines `name: key`; only requests with one are answered.", exists=True)
-    ] = None,
-    pod: Annotated[bool, typer.Option("--pod", help="Run as a pod of a cluster: settings from PODIUM_*.")] = False,
-) -> None:
-    """Serve resources from files, hot-swapping when a file changes; or, with --pod, what the operator assigns."""
-    from podium.cli.serve import serve_files, serve_in_pod
+def app() -> None:
+    """The entry point. Ends the process."""
+    begun = early.begin(sys.argv[2:], os.environ) if sys.argv[1:2] == ["serve"] and "--help" not in sys.argv else []
+    from podium.cli.commands import app as commands
 
-    if pod == bool(file):
-        raise typer.BadParameter("give either -f FILE (once or more) or --pod")
-    raise typer.Exit(serve_in_pod() if pod else serve_files(tuple(file or ()), host, port, api_key_file))
-
-
-@app.command()
-def call(
-    model: Annotated[str, typer.Argument(help="Name of the model or pipeline.")],
-    inputs: Annotated[
-        list[str], typer.Option("--input", "-i", help="name=JSON, such as text='[\"a\"]' or x=@file.json.")
-    ],
-    url: Annotated[str, typer.Option(help="Where it is served.")] = "http://127.0.0.1:8080",
-    version: Annotated[str | None, typer.Option(help="Ask this version; otherwise traffic decides.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.001)] = 60.0,
-) -> None:
-    """Send one request and print the answer."""
-    from podium.cli.call import call_model
-
-    raise typer.Exit(call_model(url, model, inputs, version, timeout))
-
-
-@app.command()
-def digest(path: Annotated[Path, typer.Argument(help="File or folder.", exists=True)]) -> None:
-    """Print the digest of a file or folder, for source.digest."""
-    from podium.artifacts import digest_of
-
-    try:
-        typer.echo(digest_of(path))
-    except (OSError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-@app.command()
-def validate(file: Files) -> None:
-    """Check files as the API server and the operator would, without serving anything."""
-    from podium.cli.validate import validate_files
-
-    raise typer.Exit(validate_files(tuple(file)))
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(distribution_version("podium"))
+    commands(obj=begun)

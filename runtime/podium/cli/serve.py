@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -13,6 +13,7 @@ from podium import wiring
 from podium.cli.local_files import compile_texts, explain, read_texts
 from podium.cli.progress import Progress
 from podium.errors import PodiumError
+from podium.serving.begun import BegunServer
 from podium.settings import Settings, UnknownSettingError, read_settings
 from podium.telemetry.logging import configure
 from podium.wiring import Runtime
@@ -22,19 +23,25 @@ from podium_crds.errors import CrdsError
 POLL_S = 0.25
 
 
-def serve_in_pod() -> int:
-    """Serves what the operator assigns. Exit status 0 after a drain."""
+def serve_in_pod(begun: Sequence[BegunServer] = ()) -> int:
+    """Serves what the operator assigns. `begun`: fork servers to take over. Exit status 0 after a drain."""
     try:
         settings = read_settings()
     except (UnknownSettingError, ValidationError) as error:
         typer.echo(f"error: {error}", err=True)
         return 2
     configure(settings.log_level, as_json=settings.log_format == "json")
-    return _run(wiring.serve_pod(settings))
+    return _run(wiring.serve_pod(settings, begun))
 
 
-def serve_files(paths: tuple[Path, ...], host: str, port: int, api_key_file: Path | None = None) -> int:
-    """Serves what the files say until interrupted."""
+def serve_files(
+    paths: tuple[Path, ...],
+    host: str,
+    port: int,
+    api_key_file: Path | None = None,
+    begun: Sequence[BegunServer] = (),
+) -> int:
+    """Serves what the files say until interrupted. `begun`: fork servers to take over."""
     try:
         settings = read_settings(
             host=host,
@@ -54,11 +61,13 @@ def serve_files(paths: tuple[Path, ...], host: str, port: int, api_key_file: Pat
         typer.echo(f"error: {error}", err=True)
         return 2
     configure(settings.log_level, as_json=False)
-    return _run(_serve_files(settings, paths, texts))
+    return _run(_serve_files(settings, paths, texts, begun))
 
 
-async def _serve_files(settings: Settings, paths: tuple[Path, ...], texts: Mapping[Path, str]) -> None:
-    async with wiring.opened(settings) as runtime:
+async def _serve_files(
+    settings: Settings, paths: tuple[Path, ...], texts: Mapping[Path, str], begun: Sequence[BegunServer]
+) -> None:
+    async with wiring.opened(settings, begun=begun) as runtime:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         typer.echo(f"listening on http://{host}:{runtime.data.port} (Ctrl-C ends it)")
         progress = Progress(runtime.residents)

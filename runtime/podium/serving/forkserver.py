@@ -8,10 +8,12 @@ import asyncio
 import os
 import random
 import socket
+from collections.abc import Sequence
 from typing import Self
 
 from podium.errors import PodiumError
-from podium.serving.process import ChildProcess, described_exit, spawn, thread_environment
+from podium.serving.begun import BegunServer
+from podium.serving.process import ChildProcess, described_exit, spawn_pid, thread_environment
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import EngineKind
 
@@ -43,16 +45,20 @@ class ForkServer:
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def start(cls, kind: EngineKind) -> Self:
-        """Returns when its libraries are imported. Raises ForkServerUnavailable."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.setblocking(False)
-        with theirs:
-            arguments = ("-m", "podium.worker.forkserver", kind.value, str(os.getpid()))
-            process = spawn(arguments, {CONTROL_FD: theirs.fileno()}, thread_environment(1))
-        server = cls(kind, process, ours)
+    async def start(cls, kind: EngineKind, begun: BegunServer, process: ChildProcess) -> Self:
+        """Tells a begun server its kind, unless it knows; returns when its libraries are imported.
+
+        Raises ForkServerUnavailable.
+        """
+        server = cls(kind, process, begun.control)
+        begun.control.setblocking(False)
         try:
+            if begun.kind is None:
+                await asyncio.get_running_loop().sock_sendall(begun.control, kind.value.encode() + b"\n")
             await server._answer(IMPORT_TIMEOUT_S)
+        except OSError as error:
+            await server.stop()
+            raise ForkServerUnavailable(f"the fork server takes no kind: {error}") from error
         except BaseException:
             await server.stop()
             raise
@@ -95,10 +101,20 @@ class ForkServer:
         return int.from_bytes(data, "little")
 
 
+def _begin() -> BegunServer:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs:
+        arguments = ("-m", "podium.worker.forkserver", str(os.getpid()))
+        pid = spawn_pid(arguments, {CONTROL_FD: theirs.fileno()}, thread_environment(1))
+    return BegunServer(pid, ours, None)
+
+
 class ForkServers:
     """At most one fork server per engine kind, started at the first need and again, backed off, after a death."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: Sequence[BegunServer] = ()) -> None:
+        """`begun`: taken over, the one of a kind before one that waits to be told. Needs a running event loop."""
+        self._begun = [(server, ChildProcess(server.pid)) for server in begun]
         self._starting: dict[EngineKind, asyncio.Task[ForkServer]] = {}
         self._failures: dict[EngineKind, int] = {}
         self._not_before: dict[EngineKind, float] = {}
@@ -143,6 +159,11 @@ class ForkServers:
             if isinstance(result, ForkServer):
                 await result.stop()
         self._starting.clear()
+        for begun, process in self._begun:
+            process.kill()
+            await process.exited
+            begun.control.close()
+        self._begun.clear()
         await asyncio.gather(*self._ending)
 
     async def _server(self, kind: EngineKind) -> ForkServer:
@@ -167,10 +188,20 @@ class ForkServers:
         return task
 
     async def _start(self, kind: EngineKind) -> ForkServer:
-        server = await ForkServer.start(kind)
+        server = await ForkServer.start(kind, *self._take(kind))
         server.process.exited.add_done_callback(lambda _: self._forget(kind, server))
         log.info("fork_server_started", engine=kind.value, pid=server.process.pid)
         return server
+
+    def _take(self, kind: EngineKind) -> tuple[BegunServer, ChildProcess]:
+        """A server that was begun early, as long as there are any; else a new process."""
+        for wanted in (kind.value, None):
+            for pair in self._begun:
+                if pair[0].kind == wanted and pair[1].alive:
+                    self._begun.remove(pair)
+                    return pair
+        begun = _begin()
+        return begun, ChildProcess(begun.pid)
 
     def _forget(self, kind: EngineKind, server: ForkServer | None) -> None:
         """Drops a fork server that is of no use, and allows the next one after a while."""

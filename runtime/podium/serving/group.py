@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import Self
 
 from podium.batching.queue import Waiting
-from podium.errors import ArenaExhausted, BatchTooLarge, DeadlineExceeded, GroupStopped, ModelError, WorkerDied
+from podium.errors import (
+    ArenaExhausted,
+    BatchTooLarge,
+    DeadlineExceeded,
+    GroupStopped,
+    ModelError,
+    StreamingMismatch,
+    WorkerDied,
+)
 from podium.ipc.llm_stats import LlmStats
 from podium.ipc.tensor import Tensor
 from podium.serving.dispatcher import Dispatcher
 from podium.serving.llm_totals import added_up
 from podium.serving.pod import PodOptions, PodResources
+from podium.serving.streamed import StreamedAnswer
+from podium.serving.streams import Streams
 from podium.serving.supervisor import InstanceState, Supervisor
 from podium.serving.tally import Copies, Tally
+from podium.telemetry.counting import StreamCounts
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Batching, Member
 
@@ -83,9 +94,10 @@ class WorkerGroup:
         self._stopping = False
         self._pod = pod
         self._work = Dispatcher(member, pod)
-        self._instances = [
-            Supervisor(member, artifact_dir, index, pod, self._work.events) for index in range(member.instances)
-        ]
+        self._instances: list[Supervisor] = []
+        self._streams = Streams(pod, self._instances, lambda: self._work.member)
+        events = self._streams.beside(self._work.events)
+        self._instances += [Supervisor(member, artifact_dir, index, pod, events) for index in range(member.instances)]
         self._work.attach(self._instances)
 
     @classmethod
@@ -126,6 +138,8 @@ class WorkerGroup:
         PredictedLate, DeadlineExceeded, BatchTooLarge, InvalidInput, WorkerDied, PoisonedRequest, ModelError,
         ArenaExhausted, GroupStopped.
         """
+        if not self.infers:
+            raise StreamingMismatch(f"{self.member.name} answers in a stream alone: ask with Accept: text/event-stream")
         waiting = self._admitted(inputs, request_id, deadline, priority)
         return await self._answered(waiting, partial(self._work.submit, waiting))
 
@@ -160,6 +174,35 @@ class WorkerGroup:
             waiting.end_promise()
             for tensor in leased:
                 tensor.release()
+
+    @property
+    def infers(self) -> bool:
+        """Whether the model answers at once. Known once the group has started."""
+        return self._instances[0].infers
+
+    @property
+    def streams(self) -> bool:
+        """Whether the model answers in chunks. Known once the group has started."""
+        return self._instances[0].streams
+
+    @property
+    def streams_open(self) -> int:
+        """Streams that a worker has in hand or that wait for one, those included that nobody reads any more."""
+        return self._streams.active
+
+    def stream(
+        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float, counts: StreamCounts
+    ) -> StreamedAnswer:
+        """An answer in chunks; the reader closes it. Inputs stay the caller's; leases are kept as needed.
+
+        `deadline` is on the event loop's clock and is that of the whole stream. Raises StreamingMismatch, StreamsFull,
+        DeadlineExceeded, GroupStopped; see StreamedAnswer.read for the rest.
+        """
+        if not self.streams:
+            raise StreamingMismatch(f"{self.member.name} does not stream: its class has no infer_stream")
+        if self._stopping:
+            raise GroupStopped(f"{self.member.name} {self.member.version} is stopping")
+        return StreamedAnswer(self._streams, self._streams.open(inputs, request_id, deadline), counts)
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:
@@ -219,13 +262,16 @@ class WorkerGroup:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._work.idle.wait()
+                await self._streams.idle.wait()
         except TimeoutError:
             log.warning("group_stopped_with_requests", model=self.member.name, queued=self._work.queued)
         left = max(STOP_TIMEOUT_S, deadline - self._loop.time())
         # A worker that is still in a forward would hear Stop only after it: its time is over.
         graces = {instance: 0.0 if instance in self._work.hands else left for instance in self._instances}
         await asyncio.gather(*(instance.stop(grace) for instance, grace in graces.items()))
-        self._work.abandon(GroupStopped(f"{self.member.name} was stopped before it answered"))
+        stopped = GroupStopped(f"{self.member.name} was stopped before it answered")
+        self._work.abandon(stopped)
+        self._streams.abandon(stopped)
         self._work.detach()
 
     def _admitted(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, priority: int) -> Waiting:

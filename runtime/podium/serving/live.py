@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from podium.errors import WorkerDied
+from podium.errors import StreamingMismatch, WorkerDied
 from podium.graph.executor import execute
 from podium.graph.plan import GraphPlan
 from podium.ipc.tensor import Tensor
 from podium.serving.contract import Contract
 from podium.serving.group import WorkerGroup
-from podium.telemetry.counting import RequestCounts
+from podium.serving.streamed import StreamedAnswer
+from podium.telemetry.counting import RequestCounts, StreamCounts
 from podium_crds.assignment import ResourceRef, Revision
 
 
@@ -25,6 +26,7 @@ class LiveRevision:
         """Member name → its workers."""
         self.contract = Contract.of(spec)
         self.counts = RequestCounts()
+        self.stream_counts = StreamCounts()
         self.in_flight = 0
         self._plan = GraphPlan.of(spec.graph) if spec.graph else None
         self._members = {member.name: member for member in spec.members}
@@ -62,6 +64,21 @@ class LiveRevision:
         if self._plan is None:
             return await self.groups[self.spec.members[0].name].infer(inputs, request_id=request_id, deadline=deadline)
         return await execute(self._plan, inputs, _MemberCalls(self, request_id), deadline)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it answers in chunks. Pipelines do not."""
+        return self._plan is None and self.groups[self.spec.members[0].name].streams
+
+    def stream(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> StreamedAnswer:
+        """An answer in chunks; the reader closes it. `inputs` are borrowed for the call.
+
+        Raises StreamingMismatch for a pipeline, and as WorkerGroup.stream.
+        """
+        if self._plan is not None:
+            raise StreamingMismatch(f"{self.resource.name} is a pipeline: pipelines do not stream in v1alpha1")
+        group = self.groups[self.spec.members[0].name]
+        return group.stream(inputs, request_id=request_id, deadline=deadline, counts=self.stream_counts)
 
     def may_retry(self, member: str, error: Exception) -> bool:
         """A step may run again after its worker died, if the member is idempotent."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -13,6 +14,7 @@ from podium.errors import WorkerLoadError
 from podium.ipc.arena import Arena
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, write_bootstrap
 from podium.ipc.channel import Broker
+from podium.serving.begun import BegunServer
 from podium.serving.forkserver import ForkLost, ForkServers, ForkServerUnavailable
 from podium.serving.process import (
     ChildProcess,
@@ -59,25 +61,32 @@ class PodOptions:
 class PodResources:
     """Arena, broker, fork servers and devices of one pod. Used from one event loop."""
 
-    def __init__(self, arena: Arena, broker: Broker, options: PodOptions, devices: tuple[str, ...]) -> None:
+    def __init__(self, arena: Arena, broker: Broker, options: PodOptions, fork_servers: ForkServers) -> None:
         """Use `open`."""
         self.arena = arena
         self.broker = broker
         self.options = options
-        self.devices = devices
+        self.devices = cuda_devices()
         """`cuda:N` for each GPU of the pod; empty on a pod without."""
         self.run_devices = RunDevices(options.cpus)
-        self.fork_servers = ForkServers()
+        self.fork_servers = fork_servers
         self._children: dict[int, ChildProcess] = {}
         self._peers = count(1)
         self._next_device = 0
         self._reaper = asyncio.create_task(Reaper(is_awaited).run(), name="reaper")
 
     @classmethod
-    async def open(cls, arena_bytes: int, run_dir: Path, options: PodOptions | None = None) -> Self:
+    async def open(
+        cls,
+        arena_bytes: int,
+        run_dir: Path,
+        options: PodOptions | None = None,
+        begun: Sequence[BegunServer] = (),
+    ) -> Self:
         """Creates the arena (populated: 0.6 s per GiB) and binds the control socket, in `run_dir` for a moment.
 
-        Makes this process a subreaper. Raises OSError, or MemoryError where the arena does not fit.
+        Makes this process a subreaper, and takes over the fork servers that were `begun`. Raises OSError, or
+        MemoryError where the arena does not fit.
         """
         options = options or PodOptions()
         become_subreaper()
@@ -88,7 +97,7 @@ class PodResources:
             arena.close()
             raise
         log.info("pod_resources_opened", arena_bytes=arena.size_bytes, devices=cuda_devices())
-        return cls(arena, broker, options, cuda_devices())
+        return cls(arena, broker, options, ForkServers(begun))
 
     async def close(self) -> None:
         """Ends fork servers and gives memory and socket back. Worker groups are stopped before."""

@@ -98,6 +98,11 @@ def _strays() -> list[int]:
 
 
 def spawn(arguments: Sequence[str], fds: Mapping[int, int], environment: Mapping[str, str]) -> ChildProcess:
+    """`spawn_pid`, its end waited for."""
+    return ChildProcess(spawn_pid(arguments, fds, environment))
+
+
+def spawn_pid(arguments: Sequence[str], fds: Mapping[int, int], environment: Mapping[str, str]) -> int:
     """Starts this interpreter with `arguments`; `fds`: number in the child → descriptor here, which stays open here.
 
     Isolated from the working directory (-P). Standard input is empty; output and errors go where this process's go.
@@ -108,7 +113,7 @@ def spawn(arguments: Sequence[str], fds: Mapping[int, int], environment: Mapping
         *((os.POSIX_SPAWN_DUP2, source, number) for number, source in moved.items()),
     ]
     try:
-        pid = os.posix_spawn(
+        return os.posix_spawn(
             sys.executable,
             [sys.executable, "-P", *arguments],
             {**os.environ, **environment},
@@ -118,7 +123,6 @@ def spawn(arguments: Sequence[str], fds: Mapping[int, int], environment: Mapping
     finally:
         for fd in moved.values():
             os.close(fd)
-    return ChildProcess(pid)
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -39,6 +39,7 @@ def _revision(resident: Resident, hosted: HostedRevision) -> RevisionReport:
         progress=_progress(hosted),
         in_flight=live.in_flight if live else 0,
         counts=live.counts.report() if live else Counts(),
+        shared_counts=live.counts.compared() if live else Counts(),
         members=tuple(_member(hosted, name) for name in hosted.held),
         last_failure=hosted.failure,
     )

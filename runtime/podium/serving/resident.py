@@ -180,6 +180,9 @@ class Resident:
         # The largest share sets the tuning of workers that revisions share.
         for hosted, _ in sorted(targets, key=lambda target: target[1]):
             hosted.apply_tuning()
+        for hosted in chosen:
+            if hosted.live is not None:
+                hosted.live.counts.restart_comparison()
         shares = {hosted.name: weight for hosted, weight in targets}
         log.info("traffic_switched", resource=self.resource.name, shares=shares)
 

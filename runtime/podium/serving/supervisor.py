@@ -85,6 +85,10 @@ class Supervisor:
         self.shared_bytes = 0
         self.measured = LlmTotals()
         self.epoch = 0
+        self.infers = True
+        """Whether the model answers batches, as its last Ready said."""
+        self.streams = False
+        """Whether the model answers streams, as its last Ready said."""
         self._member = member
         self._wire = member.model_copy(update={"artifact": Artifact(), "warmup": (), "smoke_test": None})
         self._artifact_dir = artifact_dir
@@ -348,6 +352,7 @@ class Supervisor:
                     error.exit_code = await asyncio.shield(life.process.exited)
             raise
         await self._measure(life)
+        self.infers, self.streams = ready.infers, ready.streams
         self.state = InstanceState.READY
         log.info(
             "worker_ready",

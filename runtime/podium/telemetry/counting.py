@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 
-from podium_crds.assignment import LATENCY_BOUNDS_S, Counts
+from podium_crds.assignment import COMPARISON_BOUNDS_S, LATENCY_BOUNDS_S, Counts
 
 SERVER_ERROR = 500
 
@@ -10,13 +10,14 @@ SERVER_ERROR = 500
 class RequestCounts:
     """Answers by route and status, and their durations in seconds. One thread only."""
 
-    __slots__ = ("answers", "buckets", "seconds")
+    __slots__ = ("_shared", "answers", "buckets", "seconds")
 
     def __init__(self) -> None:
         self.answers: dict[tuple[str, int], int] = {}
         self.buckets: dict[str, list[int]] = {}
         """route → answers per latency bucket, not cumulative; the last one is above every bound."""
         self.seconds: dict[str, float] = {}
+        self._shared = _Shared()
 
     def add(self, route: str, status: int, seconds: float) -> None:
         """One request was answered."""
@@ -27,6 +28,18 @@ class RequestCounts:
             buckets = self.buckets[route] = [0] * (len(LATENCY_BOUNDS_S) + 1)
         buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.seconds[route] = self.seconds.get(route, 0.0) + seconds
+        self._shared.failed += status >= SERVER_ERROR
+        self._shared.buckets[bisect_left(COMPARISON_BOUNDS_S, seconds)] += 1
+
+    def restart_comparison(self) -> None:
+        """Traffic is divided otherwise from here on: what revisions are compared by begins anew."""
+        self._shared = _Shared()
+
+    def compared(self) -> Counts:
+        """What was answered since, latencies at COMPARISON_BOUNDS_S."""
+        buckets = tuple(accumulated(self._shared.buckets))
+        failed = self._shared.failed
+        return Counts(succeeded=buckets[-1] - failed, failed=failed, latency_buckets=buckets)
 
     def report(self) -> Counts:
         """As the pod's report gives them: all routes together, buckets cumulative."""
@@ -35,6 +48,38 @@ class RequestCounts:
         return Counts(
             succeeded=sum(self.answers.values()) - failed, failed=failed, latency_buckets=tuple(accumulated(totals))
         )
+
+
+class StreamCounts:
+    """Streams of one revision, and their time to the first chunk in seconds. One thread only."""
+
+    __slots__ = ("active", "cancelled", "chunks", "ended", "failed", "first_buckets", "first_seconds")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.ended = 0
+        """All that are no longer active: complete, failed and cancelled."""
+        self.failed = 0
+        """Ended by an error of whatever kind."""
+        self.cancelled = 0
+        """Given up by their reader."""
+        self.chunks = 0
+        self.first_buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        """Streams by time to the first chunk, not cumulative; the last bucket is above every bound."""
+        self.first_seconds = 0.0
+
+    def observe_first(self, seconds: float) -> None:
+        """A stream's first chunk came so long after it was admitted."""
+        self.first_buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.first_seconds += seconds
+
+
+class _Shared:
+    __slots__ = ("buckets", "failed")
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.buckets = [0] * (len(COMPARISON_BOUNDS_S) + 1)
 
 
 def accumulated(values: list[int]) -> list[int]:

@@ -1,8 +1,11 @@
 """The fork server: imports an engine's libraries once, then forks workers from itself. Single-threaded, no CUDA.
 
-Control socket on descriptor 3, a stream. In: one byte with three descriptors (arena, bootstrap, journal).
-Out: four bytes, the worker's pid; first of all four zero bytes, sent when the imports are done. Workers are forked
-twice, so that the front end (a subreaper) adopts them and gets their exit status.
+Control socket, a stream. In: the engine kind and a newline; then for each worker one byte with three descriptors
+(arena, bootstrap, journal). Out: four zero bytes when the imports are done; then four bytes for each worker, its pid.
+Workers are forked twice, so that the front end (a subreaper) adopts them and gets their exit status.
+
+It is started as a module of its own, or forked off the front end before that has threads (cli/early.py): then the
+libraries that both need are in memory once.
 """
 
 import ctypes
@@ -17,6 +20,7 @@ from podium.worker.binding import PR_SET_PDEATHSIG, thread_count
 
 CONTROL_FD = 3
 EXIT_THREADS = 5
+MAX_KIND_BYTES = 64
 LIBRARIES = {
     "Python": ("numpy", "podium.worker.main", "podium.engines.python_engine"),
     "Handler": ("numpy", "podium.worker.main", "podium.engines.handler_engine"),
@@ -28,20 +32,49 @@ LIBRARIES = {
 
 
 def main() -> None:
-    """Serves fork requests until the front end closes the socket or ends."""
-    kind, parent_pid = sys.argv[1], int(sys.argv[2])
+    """Serves fork requests on descriptor 3 until the front end closes the socket or ends."""
+    run(socket.socket(fileno=CONTROL_FD), int(sys.argv[1]))
+
+
+def run(control: socket.socket, parent_pid: int) -> None:
+    """Learns the kind, imports, and serves fork requests until the front end closes the socket or ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         sys.exit("the front end is gone")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kind = read_kind(control)
+    if kind is None:
+        return
     for library in LIBRARIES[kind]:
         importlib.import_module(library)
+    rehearse(kind)
     if thread_count() != 1:
         print(f"podium fork server: {thread_count()} threads after the imports, expected 1", file=sys.stderr)
         sys.exit(EXIT_THREADS)
     gc.collect()
     gc.freeze()
-    serve(socket.socket(fileno=CONTROL_FD))
+    serve(control)
+
+
+def rehearse(kind: str) -> None:
+    """Has first-use work done here, for all workers. Where it cannot be done, each of them does it for itself."""
+    from podium.engines import rehearsal
+
+    try:
+        rehearsal.REHEARSALS[kind]()
+    except Exception:  # noqa: BLE001 - an optimisation must not keep workers from being forked
+        sys.excepthook(*sys.exc_info())
+
+
+def read_kind(control: socket.socket) -> str | None:
+    """The engine kind; None where the front end closes before it has said one."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = control.recv(1)
+        if not byte or len(line) > MAX_KIND_BYTES:
+            return None
+        line += byte
+    return line.decode().strip()
 
 
 def serve(control: socket.socket) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from podium.engines.base import Arrays, AsyncEngine, StreamingEngine, StreamRequest, user_error, wrapped
 from podium.errors import ContractBreach, InvalidInput, PodiumError, ProtocolError, clipped
@@ -47,6 +48,8 @@ class _Stream:
     unread: int = 0
     chunks: int = 0
     run_s: float = 0.0
+    last_s: float = inf
+    """How long its last step took, if it is a sync one."""
     credited: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while there is credit. Only what a task drives waits for it."""
     task: asyncio.Task[None] | None = None
@@ -149,9 +152,14 @@ class Streams:
             await asyncio.wait(tasks)
 
     def step(self, budget_s: float) -> None:
-        """Advances sync streams, each in turn, until `budget_s` is over or none is runnable. At least one step."""
+        """Advances sync streams, each in turn, until `budget_s` is over or none is runnable. At least one step.
+
+        What is in the outbox never waits for a step that was slow last time, or is the stream's first.
+        """
         until = time.perf_counter() + budget_s
         while self._runnable:
+            if self._chunks and self._runnable[0].last_s >= budget_s:
+                return
             stream = self._runnable.popleft()
             self._advance(stream)
             if time.perf_counter() >= until:
@@ -170,20 +178,19 @@ class Streams:
     def _advance(self, stream: _Stream) -> None:
         assert not isinstance(stream.items, AsyncIterator)
         started = time.perf_counter()
+        chunk: Chunk | None = None
         try:
-            arrays = next(stream.items)
-            chunk = as_chunk(stream.number, arrays, self._declared)
+            chunk = as_chunk(stream.number, next(stream.items), self._declared)
         except StopIteration:
-            stream.run_s += time.perf_counter() - started
-            self._end(stream)
-            return
+            pass
         except Exception as error:  # noqa: BLE001 - the model's own code
-            stream.run_s += time.perf_counter() - started
             stream.fault, stream.words = _fault(error)
             _close(stream.items)
+        stream.last_s = time.perf_counter() - started
+        stream.run_s += stream.last_s
+        if chunk is None:
             self._end(stream)
             return
-        stream.run_s += time.perf_counter() - started
         self._emit(stream, chunk)
         if stream.has_credit:
             self._runnable.append(stream)

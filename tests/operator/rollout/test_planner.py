@@ -155,7 +155,7 @@ def test_a_changed_shape_surges_into_a_new_pool_and_removes_the_old() -> None:
 
 def test_a_surge_whose_first_pod_fails_costs_that_pod_alone() -> None:
     world, old = running(replicas=3)
-    broken = desired("2", replicas=3, env=[{"name": "A", "value": "b"}])
+    broken = desired("2", replicas=3, env=[{"name": "A", "value": "b"}], rollout={"maxSurge": 3})
     world.fails.add(broken.target.name)
     wanted, _ = settle(world, retargeted(old, broken), until=lambda _, f: f.stage is Stage.FAILED)
     settle(world, wanted, until=lambda w, _: list(w.pools) == [0])
@@ -184,6 +184,7 @@ def test_a_surge_without_a_free_gpu_waits_and_goes_on_when_there_is_room() -> No
     assert facts.problem.reason is Reason.INSUFFICIENT_GPU
     assert facts.available
     assert world.serving() == [old.target.name]
+    assert list(world.pools) == [0], "no pod waits for what is not there"
     world.gpus = 2
     new, _ = settle(world, wanted)
     assert world.serving() == [new.target.name]
@@ -242,6 +243,18 @@ def test_a_paused_rollout_is_planned_and_not_begun() -> None:
     assert facts.strategy is not None
     assert facts.strategy.resolved is RolloutStrategy.IN_PLACE
     assert world.live_revisions() == {old.target.name}
+
+
+def test_a_paused_surge_makes_no_pool() -> None:
+    world, old = running(replicas=2)
+    shape = [{"name": "A", "value": "b"}]
+    paused = retargeted(old, desired("2", replicas=2, rollout={"paused": True}, env=shape))
+    for _ in range(10):
+        facts = world.step(paused)
+        world.tick(1)
+    assert facts.strategy is not None
+    assert facts.strategy.resolved is RolloutStrategy.SURGE
+    assert list(world.pools) == [0]
 
 
 def test_the_lone_pod_of_a_cordoned_node_gets_a_second_beside_it() -> None:

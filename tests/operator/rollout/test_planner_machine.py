@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.support.builders import a_desired
 from tests.support.simulated_cluster import SimulatedCluster, remembered, retargeted
 
-from podium_operator.state import Desired, Facts, Stage
+from podium_operator.state import Desired, Facts, Hand, Stage
 
 ROLLOUT = {"propagationSeconds": 2, "rollbackWindowSeconds": 15}
 VERSIONS = ("1", "2", "3")
@@ -21,11 +21,14 @@ BROKEN = "3"
 CONVERGED_WITHIN = 600
 
 
-def wanted(version: str, shape: str, replicas: int, max_unavailable: int = 0) -> Desired:
+STEPS = [{"weight": 30, "pauseSeconds": 4}, {"weight": 60, "pauseSeconds": 0}]
+
+
+def wanted(version: str, shape: str, replicas: int, *, steps: bool = False) -> Desired:
     return a_desired(
         version,
         replicas=replicas,
-        rollout={**ROLLOUT, "maxUnavailable": max_unavailable},
+        rollout={**ROLLOUT, "steps": STEPS if steps else []},
         env=[{"name": "SHAPE", "value": shape}],
     )
 
@@ -37,6 +40,7 @@ class Rollouts(RuleBasedStateMachine):
         super().__init__()
         self.world = SimulatedCluster()
         self.version, self.shape, self.replicas = "1", "blue", 2
+        self.steps = False
         self.desired = wanted(self.version, self.shape, self.replicas)
         for shape in SHAPES:
             self.world.fails.add(wanted(BROKEN, shape, 1).target.name)
@@ -44,7 +48,8 @@ class Rollouts(RuleBasedStateMachine):
         self.faults = False
 
     def _retarget(self) -> None:
-        self.desired = retargeted(self.desired, wanted(self.version, self.shape, self.replicas))
+        new = wanted(self.version, self.shape, self.replicas, steps=self.steps)
+        self.desired = replace(retargeted(self.desired, new), hand=self.desired.hand)
 
     @rule(version=st.sampled_from(VERSIONS))
     def edit_version(self, version: str) -> None:
@@ -55,6 +60,16 @@ class Rollouts(RuleBasedStateMachine):
     def edit_shape(self, shape: str) -> None:
         self.shape = shape
         self._retarget()
+
+    @rule(steps=st.booleans())
+    def edit_steps(self, steps: bool) -> None:
+        self.steps = steps
+        self._retarget()
+
+    @rule(word=st.sampled_from(["promote", "abort", "rollback", ""]))
+    def the_user_takes_the_wheel(self, word: str) -> None:
+        said = {word: self.desired.target.name} if word else {}
+        self.desired = replace(self.desired, hand=Hand(**said))
 
     @rule(replicas=st.integers(0, 4))
     def scale(self, replicas: int) -> None:
@@ -110,6 +125,10 @@ class Rollouts(RuleBasedStateMachine):
         serving = self.world.serving()
         if self.replicas == 0:
             return not self.world.pods and facts.stage is Stage.SCALED_TO_ZERO
+        hand = self.desired.hand
+        if self.desired.target.name in (hand.abort, hand.rollback) and facts.stage is Stage.FAILED:
+            # What never worked may be all there is to go back to.
+            return facts.current is None or facts.current in self.world.fails or len(serving) == self.replicas
         if self.version == BROKEN:
             # What never completed is nothing to go back to: pods that got as far as serving it just stay.
             went_back = facts.current is None or len(serving) == self.replicas

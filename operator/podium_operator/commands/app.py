@@ -1,0 +1,189 @@
+"""The commands, as typer reads them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+
+from podium_crds.status import ServingStatus
+from podium_operator.commands.cluster import (
+    CommandError,
+    Manifest,
+    Place,
+    annotated,
+    connected,
+    found,
+    ref_of,
+    status_of,
+)
+from podium_operator.commands.table import described
+from podium_operator.errors import OperatorError
+from podium_operator.kube.client import KubeClient
+
+app = typer.Typer(add_completion=False)
+
+WATCH_S = 1.0
+
+Name = Annotated[
+    str, typer.Argument(help="The resource: its name, or imdl/NAME or ipl/NAME where both kinds have one.")
+]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace; default: default.")]
+Kubeconfig = Annotated[Path | None, typer.Option(help="Kubeconfig; default: $KUBECONFIG, else ~/.kube/config.")]
+
+Act = Callable[[KubeClient, Manifest], Awaitable[str]]
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="One resource; default: all of the namespace.")] = None,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until interrupted, a look a second.")] = False,
+) -> None:
+    """Show where resources and their rollouts stand: conditions, revisions, shares, and why."""
+    place = Place(kubeconfig, namespace)
+
+    async def show() -> None:
+        async with connected(place) as client:
+            if not watch:
+                Console().print(await _seen(client, place, name))
+                return
+            with Live(await _seen(client, place, name), refresh_per_second=2) as live:
+                while True:
+                    await asyncio.sleep(WATCH_S)
+                    live.update(await _seen(client, place, name))
+
+    _run(show())
+
+
+@app.command()
+def promote(
+    name: Name,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    full: Annotated[bool, typer.Option("--full", help="Go on to all requests, not just past this step.")] = False,
+) -> None:
+    """Let a rollout in steps go on past the step at which it waits."""
+
+    async def act(client: KubeClient, manifest: Manifest) -> str:
+        status = status_of(manifest)
+        target = _target(manifest, status)
+        if status.canary is None and not full:
+            raise CommandError(f"{manifest['metadata']['name']} is at no step; podium status shows where it stands")
+        step = "" if full or status.canary is None else f"/{status.canary.step}"
+        await annotated(
+            client, manifest, {"promote": target + step, "abort": None, "rollback": None, "rollback-to": None}
+        )
+        return f"{target} goes on to all requests" if not step else f"{target} goes on past step {step[1:]}"
+
+    _act(Place(kubeconfig, namespace), name, act)
+
+
+@app.command()
+def abort(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = None) -> None:
+    """Give up the rollout in progress: what served before gets all requests. Nothing, where none is in progress."""
+
+    async def act(client: KubeClient, manifest: Manifest) -> str:
+        status = status_of(manifest)
+        target = _target(manifest, status)
+        if status.current_revision in (None, target):
+            return f"nothing is in progress: {target} serves"
+        await annotated(client, manifest, {"abort": target, "promote": None})
+        return f"{target} is given up, {status.current_revision} gets all requests"
+
+    _act(Place(kubeconfig, namespace), name, act)
+
+
+@app.command()
+def rollback(
+    name: Name,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    to: Annotated[str | None, typer.Option(help="The revision to serve; default: the one before.")] = None,
+) -> None:
+    """Serve the revision before, or another one that is kept, although the spec asks for this one."""
+
+    async def act(client: KubeClient, manifest: Manifest) -> str:
+        target = _target(manifest, status_of(manifest))
+        kept = await _kept(client, manifest)
+        if to is not None and to not in kept:
+            raise CommandError(f"no revision {to} is kept of {ref_of(manifest)}; kept: {', '.join(kept) or 'none'}")
+        if not set(kept) - {target}:
+            raise CommandError(f"{target} is the only revision of {ref_of(manifest)}: there is nothing to go back to")
+        await annotated(client, manifest, {"rollback": target, "rollback-to": to, "promote": None})
+        return f"{target} is rolled back to {to or 'the revision before'}; podium promote --full {name} serves it again"
+
+    _act(Place(kubeconfig, namespace), name, act)
+
+
+@app.command()
+def pause(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = None) -> None:
+    """Halt the rollout where it is; changes are planned into status but not acted on."""
+    _act(Place(kubeconfig, namespace), name, lambda client, manifest: _paused(client, manifest, True))
+
+
+@app.command()
+def resume(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = None) -> None:
+    """Let a paused rollout go on."""
+    _act(Place(kubeconfig, namespace), name, lambda client, manifest: _paused(client, manifest, False))
+
+
+async def _paused(client: KubeClient, manifest: Manifest, paused: bool) -> str:
+    await client.merge_patch(ref_of(manifest), {"spec": {"rollout": {"paused": paused}}}, resource_version=None)
+    return f"{ref_of(manifest)} {'is paused' if paused else 'goes on'}"
+
+
+async def _seen(client: KubeClient, place: Place, name: str | None) -> Group:
+    now = datetime.now(UTC)
+    if name is not None:
+        return described(await found(client, place, name), now)
+    namespace = place.namespace or "default"
+    manifests = [
+        manifest for kind in ("InferenceModel", "InferencePipeline") for manifest in await client.list(kind, namespace)
+    ]
+    if not manifests:
+        raise CommandError(f"there is no InferenceModel or InferencePipeline in namespace {namespace}")
+    return Group(*(described(manifest, now) for manifest in manifests))
+
+
+async def _kept(client: KubeClient, manifest: Manifest) -> list[str]:
+    """Names of the resource's ControllerRevisions, newest first."""
+    namespace, uid = manifest["metadata"]["namespace"], manifest["metadata"]["uid"]
+    revisions = [
+        each
+        for each in await client.list("ControllerRevision", namespace)
+        if any(owner.get("uid") == uid for owner in each["metadata"].get("ownerReferences") or ())
+    ]
+    return [each["metadata"]["name"] for each in sorted(revisions, key=lambda each: -int(each.get("revision", 0)))]
+
+
+def _target(manifest: Manifest, status: ServingStatus) -> str:
+    if status.update_revision is None:
+        raise CommandError(f"the operator has not looked at {ref_of(manifest)} yet; is it running?")
+    return status.update_revision
+
+
+def _act(place: Place, name: str, act: Act) -> None:
+    async def run() -> None:
+        async with connected(place) as client:
+            typer.echo(await act(client, await found(client, place, name)))
+
+    _run(run())
+
+
+def _run(command: Awaitable[None]) -> None:
+    async def run() -> None:
+        await command
+
+    try:
+        asyncio.run(run())
+    except OperatorError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None

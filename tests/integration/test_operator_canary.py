@@ -1,0 +1,128 @@
+"""Rollouts in steps, on a real API server and real runtimes: shares, promotion, analysis, the user's annotations."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from tests.support.operator_process import OperatorProcess
+from tests.support.waiting import eventually
+from tests.support.world import Asking, World, scale
+
+from podium_operator.kube.kinds import Ref
+
+pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(300)]
+
+
+async def canary(world: World) -> dict[str, Any]:
+    """status.canary once every pod has its share."""
+
+    async def shared() -> dict[str, Any]:
+        status = (await world.model())["status"]
+        found: dict[str, Any] = status.get("canary") or {}
+        assert found, status
+        rows = {row["name"]: row["trafficPercent"] for row in status["revisions"]}
+        assert rows.get(status["updateRevision"]) == found["weight"], rows
+        return found
+
+    found = await eventually(shared, within_s=60)
+    assert found is not None
+    return found
+
+
+async def annotate(world: World, **words: str | None) -> None:
+    """What the user says; None takes it back."""
+    named = {f"podium.dev/{word.replace('_', '-')}": value for word, value in words.items()}
+    wanted = Ref("InferenceModel", world.namespace, "scale")
+    await world.client.merge_patch(wanted, {"metadata": {"annotations": named}}, resource_version=None)
+
+
+async def test_each_step_gives_exactly_its_share_until_it_is_promoted(world: World, operator: OperatorProcess) -> None:
+    steps = {"steps": [{"weight": 25}, {"weight": 75}]}
+    await world.apply(scale(world.namespace, 2, replicas=2, rollout=steps))
+    await world.until("Ready", "True")
+    pods = world.node.uids()
+    async with Asking(world) as asking:
+        await world.apply(scale(world.namespace, 3, replicas=2, rollout=steps))
+        assert (await canary(world))["step"] == 1
+        message = await world.until("Progressing", "True", "Paused")
+        assert "podium promote" in message
+    assert asking.failures == []
+    assert await share_of_new(world) == 10
+    revision = (await world.model())["status"]["updateRevision"]
+    await annotate(world, promote=f"{revision}/1")
+    await eventually(lambda: at_step(world, 2), within_s=60)
+    await canary(world)
+    assert await share_of_new(world) == 30
+    async with Asking(world) as asking:
+        await annotate(world, promote=revision)
+        await world.until("Ready", "True")
+    assert asking.failures == []
+    assert world.node.uids() == pods
+    assert "canary" not in (await world.model())["status"]
+
+
+async def share_of_new(world: World) -> int:
+    """Of 40 requests, those that version 3 answered."""
+    return Counter([(await world.ask())[0] for _ in range(40)])[3.0]
+
+
+async def has_no_share(world: World, revision: str) -> bool:
+    rows = (await world.model())["status"]["revisions"]
+    return all(row["trafficPercent"] == 0 for row in rows if row["name"] == revision)
+
+
+async def at_step(world: World, step: int) -> bool:
+    found = (await world.model())["status"].get("canary") or {}
+    return found.get("step") == step
+
+
+async def test_a_version_that_fails_requests_is_given_up_by_the_pods_own_counts(
+    world: World, operator: OperatorProcess
+) -> None:
+    rollout = {
+        "steps": [{"weight": 50, "pauseSeconds": 3600}],
+        "analysis": {"maxErrorPercent": 10, "minRequests": 20},
+    }
+    await world.apply(scale(world.namespace, 2, rollout=rollout))
+    await world.until("Ready", "True")
+    broken = scale(world.namespace, 3, rollout=rollout)
+    broken["spec"]["python"]["parameters"]["fails"] = True
+    async with Asking(world) as asking:
+        await world.apply(broken)
+        await world.until("UpToDate", "False", "RolledBack")
+        message = await world.until("Progressing", "False", "AnalysisFailed")
+        assert "at most 10 % are allowed" in message
+        failed = (await world.model())["status"]["updateRevision"]
+        await eventually(lambda: has_no_share(world, failed), within_s=30)
+        asking.failures.clear()
+        asking.answers.clear()
+        await eventually(lambda: len(asking.answers) > 20)
+    assert set(asking.answers) == {2.0}
+    assert asking.failures == []
+    await world.until("Available", "True")
+
+
+async def test_abort_and_rollback_by_annotation_and_going_on_when_it_is_taken_away(
+    world: World, operator: OperatorProcess
+) -> None:
+    steps = {"steps": [{"weight": 50}]}
+    await world.apply(scale(world.namespace, 2, rollout=steps))
+    await world.until("Ready", "True")
+    async with Asking(world) as asking:
+        await world.apply(scale(world.namespace, 3, rollout=steps))
+        await canary(world)
+        revision = (await world.model())["status"]["updateRevision"]
+        await annotate(world, abort=revision)
+        await world.until("UpToDate", "False", "RolledBack")
+        assert {(await world.ask())[0] for _ in range(10)} == {2.0}
+        await annotate(world, abort=None, promote=revision)
+        await world.until("Ready", "True")
+        assert (await world.ask())[0] == 3.0
+        await annotate(world, rollback=revision)
+        await world.until("UpToDate", "False", "RolledBack")
+        await eventually(lambda: asking.answers[-1:] == [2.0])
+        assert (await world.model())["status"]["currentRevision"] != revision
+        await annotate(world, rollback=None)
+        await world.until("Ready", "True")
+        assert (await world.ask())[0] == 3.0
+    assert asking.failures == []

@@ -1,0 +1,195 @@
+"""Each rule of the planner, taken away in one edit, and the test that must fail then."""
+
+from dataclasses import dataclass
+
+PLANNER, CANARY = "tests/operator/rollout/test_planner.py", "tests/operator/rollout/test_canary.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """`rule` as a sentence; `text` of `module` (in podium_operator/rollout) becomes `without`; `test` notices."""
+
+    rule: str
+    module: str
+    text: str
+    without: str
+    test: str
+
+
+MUTANTS = (
+    Mutant(
+        "the old pool keeps what the new does not carry yet",
+        "surge",
+        "keep = max(0, demand.replicas - rollout.max_unavailable - carried)",
+        "keep = 0",
+        f"{PLANNER}::test_a_changed_shape_surges_into_a_new_pool_and_removes_the_old",
+    ),
+    Mutant(
+        "the first pod of a surge comes alone",
+        "surge",
+        "if routable_count(home, demand.rollout, demand.now) == 0 and home.replicas <= 1:",
+        "if False:",
+        f"{PLANNER}::test_a_surge_whose_first_pod_fails_costs_that_pod_alone",
+    ),
+    Mutant(
+        "a candidate is loaded in one pod first",
+        "inplace",
+        "limit = context.desired.rollout.max_parallel_loads if loaded else 1",
+        "limit = 100",
+        f"{PLANNER}::test_a_load_failure_touches_exactly_one_pod_and_the_old_serves_on",
+    ),
+    Mutant(
+        "a third revision waits until the second has left",
+        "inplace",
+        "    third = [name for name in pool.warm if name != goal]\n",
+        "    third: list[str] = []\n",
+        f"{PLANNER}::test_a_third_revision_waits_until_the_warm_one_has_left",
+    ),
+    Mutant(
+        "the old revision stays warm for the rollback window",
+        "inplace",
+        "return _promote(pool, goal, context, warm=(pool.promoted,))",
+        "return _promote(pool, goal, context, warm=())",
+        f"{PLANNER}::test_going_back_within_the_window_loads_nothing",
+    ),
+    Mutant(
+        "the warm revision leaves when the window is over",
+        "inplace",
+        "    if until <= context.now:\n        return (), None\n",
+        "",
+        f"{PLANNER}::test_the_old_revision_stays_loaded_for_the_rollback_window_and_then_goes",
+    ),
+    Mutant(
+        "a failed target is quarantined",
+        "planner",
+        "    if failure is not None and target.quarantine is None and _condemns(failure, desired):\n",
+        "    if False:\n",
+        f"{PLANNER}::test_a_load_failure_touches_exactly_one_pod_and_the_old_serves_on",
+    ),
+    Mutant(
+        "once a rollout is complete, what one pod lacks condemns nothing",
+        "planner",
+        "    return desired.current != desired.target.name or failure.reason is Reason.RUNTIME_CRASH_LOOP\n",
+        "    return True\n",
+        f"{PLANNER}::test_a_pod_that_cannot_load_what_others_serve_degrades_and_rolls_nothing_back",
+    ),
+    Mutant(
+        "a quarantine ends only by another spec or another word of the user",
+        "history",
+        "        and (known.name != desired.target.name or known.retry_token != desired.retry_token)\n",
+        "",
+        f"{PLANNER}::test_a_failed_revision_is_tried_again_only_when_the_user_asks",
+    ),
+    Mutant(
+        "a stale leader does nothing",
+        "assignments",
+        "    if highest.transitions > lease_transitions:\n        return None\n",
+        "",
+        f"{PLANNER}::test_a_stale_leader_does_nothing",
+    ),
+    Mutant(
+        "a paused rollout is not begun",
+        "planner",
+        "    if resolution.refusal is not None or desired.rollout.paused:\n",
+        "    if resolution.refusal is not None:\n",
+        f"{PLANNER}::test_a_paused_surge_makes_no_pool",
+    ),
+    Mutant(
+        "without a free GPU a surge does not begin",
+        "strategy",
+        "    if desired.rollout.max_surge > 0 and gpu_fits(observed, per_pod) is False:\n",
+        "    if False:\n",
+        f"{PLANNER}::test_a_surge_without_a_free_gpu_waits_and_goes_on_when_there_is_room",
+    ),
+    Mutant(
+        "the lone pod of a cordoned node gets a second beside it",
+        "surge",
+        "return demand.replicas + (1 if demand.replicas == 1 and cordoned else 0)",
+        "return demand.replicas",
+        f"{PLANNER}::test_the_lone_pod_of_a_cordoned_node_gets_a_second_beside_it",
+    ),
+    Mutant(
+        "a rollout keeps the strategy it began with",
+        "strategy",
+        "    if desired.chosen is not None and _still_allowed(desired.chosen.resolved, asked, same_shape):\n",
+        "    if False:\n",
+        "tests/operator/rollout/test_strategy.py::test_a_rollout_keeps_the_strategy_it_began_with",
+    ),
+    Mutant(
+        "digests of the first load are pinned",
+        "planner",
+        "    actions += history.pins(observed)\n",
+        "",
+        f"{PLANNER}::test_digests_are_pinned_at_the_first_load_and_given_to_every_later_one",
+    ),
+    Mutant(
+        "an empty pool is deleted",
+        "planner",
+        "    return [*actions, *changes, *_empty(observed, home)]\n",
+        "    return [*actions, *changes]\n",
+        f"{PLANNER}::test_a_changed_shape_surges_into_a_new_pool_and_removes_the_old",
+    ),
+    Mutant(
+        "a deleted ConfigMap is written again",
+        "planner",
+        "    actions += _restore(observed, context)\n",
+        "",
+        f"{PLANNER}::test_a_deleted_configmap_is_written_again_as_the_pods_have_it",
+    ),
+    Mutant(
+        "no share before every ready pod has the candidate loaded",
+        "canary",
+        "        if home is None or (in_place and not loaded_everywhere(home, desired.target.name)):\n",
+        "        if home is None:\n",
+        f"{CANARY}::test_a_step_is_held_for_its_pause_though_the_operator_dies_and_another_leads",
+    ),
+    Mutant(
+        "a step is held for its pause",
+        "canary",
+        "    if now < due:\n",
+        "    if False:\n",
+        f"{CANARY}::test_a_step_is_held_for_its_pause_though_the_operator_dies_and_another_leads",
+    ),
+    Mutant(
+        "a step without a pause waits for promotion",
+        "canary",
+        "    if pause is None:\n",
+        "    pause = pause or 0\n    if False:\n",
+        f"{CANARY}::test_a_step_without_a_pause_waits_for_promotion",
+    ),
+    Mutant(
+        "too few requests hold a step",
+        "canary",
+        "    if said.finding is Finding.INCONCLUSIVE:\n",
+        "    if False:\n",
+        f"{CANARY}::test_too_few_requests_hold_the_step_and_say_so_after_the_progress_deadline",
+    ),
+    Mutant(
+        "a failed analysis gives the revision up",
+        "assess",
+        "    if desired.canary is not None and (said := findings(observed, desired)).finding is Finding.FAILED:\n",
+        "    if False and (said := findings(observed, desired)):\n",
+        f"{CANARY}::test_a_revision_beyond_a_limit_is_given_up_and_the_old_one_gets_its_traffic_back",
+    ),
+    Mutant(
+        "a promotion says nothing of another revision",
+        "canary",
+        "    if name != desired.target.name:\n        return 0\n",
+        "",
+        f"{CANARY}::test_a_promotion_of_another_revision_moves_nothing",
+    ),
+    Mutant(
+        "a complete rollout is not aborted",
+        "hand",
+        "hand.abort == target.name and desired.current not in (None, target.name)",
+        "hand.abort == target.name",
+        f"{CANARY}::test_abort_gives_the_old_revision_all_traffic_and_is_a_no_op_once_complete",
+    ),
+    Mutant(
+        "pods that no node takes are taken back",
+        "surge",
+        "    if withdraws(home, demand):\n",
+        "    if False:\n",
+        f"{CANARY}::test_surge_pods_that_no_node_takes_are_taken_back_and_tried_again_when_room_appears",
+    ),
+)

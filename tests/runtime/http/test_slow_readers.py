@@ -1,0 +1,173 @@
+"""Answers far larger than a socket's buffers, read slowly or not at all while slots churn: every byte right."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.runtime.serving.processes import Podium, podium, until
+
+MIB = 1 << 20
+YAML = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: code}
+data:
+  models.py: |
+    import numpy as np
+    from podium import Model
+
+    class Count(Model):
+        '''As many numbers as the input says, from the input's second number on.'''
+        def load(self, ctx):
+            self.ctx = ctx
+
+        def infer(self, inputs):
+            count, first = (int(value) for value in inputs["order"][0])
+            y = self.ctx.output("y", (1, count))
+            y[0] = np.arange(first, first + count, dtype=np.uint32)
+            return {"y": y}
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: count}
+spec:
+  source: {uri: "configmap://code"}
+  engine: Python
+  python: {entrypoint: "models:Count"}
+  inputs: [{name: order, dtype: INT64, shape: [-1, 2]}]
+  outputs: [{name: "y", dtype: UINT32, shape: [-1, -1]}]
+  batching: {maxBatchSize: 1, maxQueueSize: 200}
+"""
+FAST = 31
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podium]:
+    """One server, whose event loop is uvloop's, with an arena that holds three of the largest answers."""
+    folder = tmp_path_factory.mktemp("slow")
+    (folder / "models.yaml").write_text(YAML)
+    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(224 * MIB)}
+    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
+        url = process.says("listening on").split()[2]
+        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
+        yield process
+
+
+def url_of(server: Podium) -> str:
+    return server.says("listening on").split()[2]
+
+
+class Reader:
+    """A connection that takes its answer only as it is told to."""
+
+    def __init__(self, server: Podium, megabytes: int, first: int) -> None:
+        self.count = megabytes * MIB // 4
+        self.first = first
+        order = {"name": "order", "datatype": "INT64", "shape": [1, 2], "data": [self.count, first]}
+        wanted = {"name": "y", "parameters": {"binary_data": True}}
+        body = json.dumps({"inputs": [order], "outputs": [wanted]}).encode()
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        self._socket.settimeout(60)
+        self._socket.connect(("127.0.0.1", int(url_of(server).rpartition(":")[2])))
+        head = b"POST /v2/models/count/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self._socket.sendall(head + body)
+        self._got = bytearray()
+
+    def take(self, nbytes: int) -> None:
+        """Reads that many bytes more."""
+        target = len(self._got) + nbytes
+        while len(self._got) < target and (piece := self._socket.recv(min(64 << 10, target - len(self._got)))):
+            self._got += piece
+
+    def answer(self) -> NDArray[np.uint32]:
+        """Reads the rest and returns the tensor."""
+        while b"\r\n\r\n" not in self._got:
+            self.take(1)
+        head, _, rest = bytes(self._got).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head + rest[:500]
+        headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        self.take(int(headers[b"content-length"]) - len(rest))
+        start = len(head) + 4 + int(headers[b"inference-header-content-length"])
+        return np.frombuffer(bytes(self._got[start:]), np.uint32)
+
+    def check(self) -> None:
+        """Every number of the answer is the right one."""
+        np.testing.assert_array_equal(
+            self.answer(), np.arange(self.first, self.first + self.count, dtype=np.uint32), strict=True
+        )
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def reading(server: Podium, megabytes: int, first: int) -> Iterator[Reader]:
+    reader = Reader(server, megabytes, first)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def fast(server: Podium, megabytes: int, first: int) -> None:
+    with reading(server, megabytes, first) as reader:
+        reader.check()
+
+
+def used_bytes(server: Podium) -> float:
+    lines = httpx.get(url_of(server) + "/metrics").text.splitlines()
+    used = [line for line in lines if line.startswith("podium_arena_bytes") and 'state="used"' in line]
+    assert used
+    return sum(float(line.rpartition(" ")[2]) for line in used)
+
+
+def test_a_slow_reader_gets_every_byte_while_slots_churn(server: Podium) -> None:
+    ended = threading.Event()
+    churned = threading.Semaphore(0)
+
+    def churn(start: int) -> int:
+        rounds = 0
+        while not ended.is_set():
+            fast(server, 1 + rounds % 4, start + rounds)
+            rounds += 1
+            churned.release()
+        return rounds
+
+    with ThreadPoolExecutor(3) as pool, reading(server, 64, 1_000_000_000) as slow:
+        others = [pool.submit(churn, start) for start in (0, 2_000_000_000, 3_000_000_000)]
+        try:
+            for _ in range(32):
+                assert churned.acquire(timeout=60)
+                slow.take(2 * MIB)
+            slow.check()
+        finally:
+            ended.set()
+        assert sum(other.result() for other in others) >= 32
+    until(lambda: used_bytes(server) == 0, "every slot is free")
+
+
+def test_many_fast_readers_do_not_notice_one_that_has_stopped(server: Podium) -> None:
+    with reading(server, 64, 7) as stopped:
+        stopped.take(1)
+        with ThreadPoolExecutor(FAST) as pool:
+            for answer in [pool.submit(fast, server, 2, 10_000_000 * number) for number in range(2 * FAST)]:
+                answer.result(60)
+        assert used_bytes(server) <= 64 * MIB + 2 * MIB, "what the others had is free"
+        stopped.check()
+    until(lambda: used_bytes(server) == 0, "every slot is free")
+
+
+def test_readers_that_leave_in_the_middle_leave_nothing_behind(server: Podium) -> None:
+    for number in range(5):
+        with reading(server, 32, number) as leaver:
+            leaver.take(MIB * number)
+    fast(server, 4, 1)
+    until(lambda: used_bytes(server) == 0, "every slot is free")
