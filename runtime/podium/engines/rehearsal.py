@@ -33,7 +33,7 @@ def rehearse_torch() -> None:
     import torch
     from safetensors.torch import save
 
-    from podium.engines.torch_engine import assign_mapped
+    from podium.engines.torch_weights import assign_mapped
 
     rehearse_python()
     torch.set_num_threads(1)
