@@ -16,10 +16,11 @@ from podium.http.access_log import AccessLog
 from podium.http.admin import AdminTokens, admin_app
 from podium.http.api_keys import ApiKeys
 from podium.http.app import cold_app
+from podium.http.codecs import Codecs
 from podium.http.front import Door, FrontDoor
 from podium.http.limits import Limits as HttpLimits
 from podium.http.metrics import registry
-from podium.http.oip import Receiving
+from podium.http.receiving import Receiving
 from podium.http.server import QuietServer, bind
 from podium.serving.assignments import AssignmentDesk
 from podium.serving.begun import BegunServer
@@ -114,8 +115,10 @@ async def opened(
         metrics = registry(residents, resources.arena, garbage)
         limits = HttpLimits(settings.max_body_bytes, settings.max_json_bytes)
         keys = ApiKeys(settings.api_keys_path) if settings.api_keys_path is not None else None
-        door = Door(limits, keys, AccessLog(enabled=settings.access_log))
-        front = FrontDoor(residents, Receiving(resources.arena), door, cold_app(residents, metrics), loop.time)
+        codecs = Codecs(resources.arena)
+        access_log = AccessLog(enabled=settings.access_log)
+        door = Door(limits, keys, access_log, Receiving(resources.arena), codecs)
+        front = FrontDoor(residents, door, cold_app(residents, metrics), loop.time)
         runtime = Runtime(settings, residents, QuietServer(front, listener), asyncio.Event(), asyncio.Event())
         await runtime.data.open()
         log.info("data_port_open", port=runtime.data.port)
@@ -131,6 +134,7 @@ async def opened(
             garbage.stop()
             await asyncio.gather(*runtime.removals)
             await runtime.data.close(settings.drain_margin_seconds)
+            await codecs.close()
             await residents.end()
     finally:
         await resources.close()

@@ -7,6 +7,7 @@ from typing import Self
 from podium.http.asgi import Fields, Receive
 from podium.http.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, UnsupportedEncodingError
 from podium.http.limits import MIN_BODY_RATE, Limits
+from podium.http.receiving import Receiving
 
 IDENTITY = (None, b"", b"identity")
 USE_BINARY = (
@@ -18,12 +19,14 @@ USE_BINARY = (
 class BodyReader:
     """One request's body, read front to back."""
 
-    def __init__(self, fields: Fields, receive: Receive, limits: Limits) -> None:
+    def __init__(self, fields: Fields, receive: Receive, limits: Limits, receiving: Receiving) -> None:
         """Raises UnsupportedEncodingError, and BodyTooLargeError where Content-Length says so already."""
         if (encoding := fields.get(b"content-encoding")) not in IDENTITY:
             raise UnsupportedEncodingError(f"content-encoding {encoding!r} is not taken; expected identity")
         self._receive = receive
         self._limits = limits
+        self._receiving = receiving
+        self._held = 0
         length = fields.get(b"content-length")
         self.length = int(length) if length and length.isdigit() else None
         """Content-Length; None where the body is chunked."""
@@ -34,22 +37,28 @@ class BodyReader:
         if self.length is not None and self.length > limits.body_bytes:
             raise BodyTooLargeError(f"body of {self.length} bytes; expected at most {limits.body_bytes}")
 
-    async def read_json(self) -> bytes:
-        """All of it, at most the JSON limit."""
+    async def read_all(self, what: str = "JSON") -> list[bytes]:
+        """All of it, in the pieces in which it came, at most the JSON limit. What is more than a piece counts as held
+        until `close`. Raises Overloaded where there is no room for it."""
         limit = self._limits.json_bytes
         if self.length is not None and self.length > limit:
-            raise BodyTooLargeError(f"JSON body of {self.length} bytes; expected at most {limit}. {USE_BINARY}")
+            raise BodyTooLargeError(f"{what} body of {self.length} bytes; expected at most {limit}. {USE_BINARY}")
         async with self._time_limit() as timeout:
-            first = await self._chunk()
-            if self._ended:  # the usual case: one piece, and no copy of it
-                return self._checked(first, limit)
-            pieces = [first]
+            pieces = [await self._chunk()]
             while not self._ended:
-                timeout.extend(self._due())
-                pieces.append(await self._chunk())
                 if self._taken > limit:
                     break
-        return self._checked(b"".join(pieces), limit)
+                self._hold(len(pieces[-1]))
+                timeout.extend(self._due())
+                pieces.append(await self._chunk())
+        if self._taken > limit:
+            raise BodyTooLargeError(f"{what} body of more than {limit} bytes. {USE_BINARY}")
+        return pieces
+
+    def close(self) -> None:
+        """What was held of the body is let go."""
+        self._receiving.give(self._held)
+        self._held = 0
 
     async def read_exactly(self, size: int) -> bytes:
         """The next `size` bytes, fewer where the body ends before. Raises BodyTooLargeError at the JSON limit."""
@@ -98,10 +107,9 @@ class BodyReader:
             raise BodyTooLargeError(f"body of more than {self._limits.body_bytes} bytes")
         return body
 
-    def _checked(self, body: bytes, limit: int) -> bytes:
-        if len(body) > limit:
-            raise BodyTooLargeError(f"JSON body of more than {limit} bytes. {USE_BINARY}")
-        return body
+    def _hold(self, nbytes: int) -> None:
+        self._receiving.take(nbytes)
+        self._held += nbytes
 
     def _time_limit(self) -> "_BodyTimeout":
         return _BodyTimeout(self._due())

@@ -9,6 +9,7 @@ from podium.errors import (
     InvalidInput,
     ModelError,
     Overloaded,
+    PodiumError,
     PredictedLate,
     QueueFull,
     RequestError,
@@ -35,6 +36,14 @@ class UnsupportedEncodingError(RequestError):
 
 class UnsupportedMediaTypeError(RequestError):
     """No codec reads a body of that type, or writes an answer of the type asked for."""
+
+
+class NotAcceptableError(RequestError):
+    """The answer cannot be written in any form that the client accepts."""
+
+
+class CodecFailedError(PodiumError):
+    """The codec process ended, or took too long, over a body. Nobody but time can help, or a smaller body."""
 
 
 class UnauthorizedError(RequestError):
@@ -82,6 +91,7 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (UnknownModelError, 404, "not_found"),
     (UnknownRouteError, 404, "unknown_route"),
     (MethodNotAllowedError, 405, "method_not_allowed"),
+    (NotAcceptableError, 406, "not_acceptable"),
     (BodyTimeoutError, 408, "body_timeout"),
     (DeclaredElsewhereError, 409, "declared_elsewhere"),
     (BodyTooLargeError, 413, "too_large"),
@@ -94,6 +104,7 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (NotReadyError, 503, "not_ready"),
     (QueueFull, 503, "queue_full"),
     (PredictedLate, 503, "predicted_late"),
+    (CodecFailedError, 503, "codec_failed"),
     (ArenaExhausted, 503, "memory_full"),
     (Overloaded, 503, "overloaded"),
     (WorkerDied, 503, "worker_died"),

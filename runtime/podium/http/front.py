@@ -5,7 +5,7 @@ closes, `Connection: close`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import urandom
 from typing import NamedTuple
@@ -26,13 +26,16 @@ from podium.http.asgi import (
     respond,
 )
 from podium.http.body import BodyReader
+from podium.http.codecs import Codecs
 from podium.http.disconnect import DisconnectWatch
 from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_for
+from podium.http.forms.document import Served
+from podium.http.forms.infer import HEADER_LENGTH
+from podium.http.forms.table import Form, answer_form, body_form
 from podium.http.limits import REQUEST_ID, Limits
-from podium.http.oip import Receiving, infer_answer, read_infer, release
-from podium.http.predict import parse_predict, predict_answer
+from podium.http.oip import read_infer, release
+from podium.http.receiving import Receiving
 from podium.http.routes import HotRoute, RouteForm
-from podium.http.single import batch_answer, parse_batch, parse_single, single_answer
 from podium.http.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
 from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
@@ -44,6 +47,7 @@ CLOSE = (b"connection", b"close")
 REQUEST_ID_FIELD = HEADER_REQUEST_ID.encode()
 REVISION_FIELD = HEADER_REVISION.encode()
 STATUS_CLIENT_GONE = 499
+FORMS = {RouteForm.INFER: Form.INFER, RouteForm.BATCH: Form.BATCH, RouteForm.SINGLE: Form.SINGLE}
 
 
 class Door(NamedTuple):
@@ -53,6 +57,8 @@ class Door(NamedTuple):
     keys: ApiKeys | None
     """None: anybody may ask."""
     access_log: AccessLog
+    receiving: Receiving
+    codecs: Codecs
 
 
 @dataclass(slots=True)
@@ -81,11 +87,10 @@ class Exchange:
 class FrontDoor:
     """ASGI application of the data port."""
 
-    def __init__(
-        self, residents: Residents, receiving: Receiving, door: Door, cold: App, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, residents: Residents, door: Door, cold: App, clock: Callable[[], float]) -> None:
         self._residents = residents
-        self._receiving = receiving
+        self._receiving = door.receiving
+        self._codecs = door.codecs
         self._limits = door.limits
         self._keys = door.keys
         self._access_log = door.access_log
@@ -124,7 +129,7 @@ class FrontDoor:
             if exchange.scope["method"] != "POST":
                 raise MethodNotAllowedError(exchange.scope["method"], "POST")
             revision = self._admission.pin(exchange.admitted, route.name, route.version, *route.kinds)
-            answer = await self._handler(route.form)(exchange, revision)
+            answer = await self._inferred(exchange, revision)
         except ClientGoneError:
             return STATUS_CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - every error has an answer; unforeseen ones are logged there
@@ -133,46 +138,27 @@ class FrontDoor:
         await respond(exchange.send, answer, self._headers(exchange))
         return answer.status
 
-    def _handler(self, form: RouteForm) -> Callable[[Exchange, LiveRevision], Awaitable[Answer]]:
-        if form is RouteForm.INFER:
-            return self._infer
-        return self._predict if form in (RouteForm.PREDICT, RouteForm.RUN) else self._single
-
-    async def _predict(self, exchange: Exchange, revision: LiveRevision) -> Answer:
-        body = BodyReader(exchange.caller.fields, exchange.receive, self._limits)
-        request = parse_predict(await body.read_json(), revision)
-        deadline = exchange.admitted.deadline(request.timeout_s)
-        outputs = await self._watched(exchange, revision, request.inputs, deadline)
+    async def _inferred(self, exchange: Exchange, revision: LiveRevision) -> Answer:
+        """Body in, model, body out."""
+        caller = exchange.caller
+        form, answer_as = _forms(exchange.route.form, caller.fields)
+        body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving)
         try:
-            return predict_answer(revision, outputs, request.outputs)
+            length = caller.fields.get(HEADER_LENGTH) if form is Form.INFER else None
+            if length is not None:
+                inputs, request = await read_infer(length, body, revision.contract, self._receiving)
+            else:
+                inputs, request = await self._codecs.read(form, revision.contract, await body.read_all(form))
         finally:
-            release(outputs)
-
-    async def _single(self, exchange: Exchange, revision: LiveRevision) -> Answer:
-        raw = await BodyReader(exchange.caller.fields, exchange.receive, self._limits).read_json()
-        is_batch = exchange.route.form is RouteForm.BATCH
-        request = parse_batch(raw, revision) if is_batch else parse_single(raw, revision)
-        outputs = await self._watched(exchange, revision, request.inputs, exchange.admitted.deadline(None))
-        try:
-            if is_batch:
-                return batch_answer(outputs)
-            took_ms = round((self._clock() - exchange.admitted.started) * 1000, 3)
-            more = {"request_id": exchange.caller.request_id, "latency_ms": took_ms}
-            return single_answer(revision, request, outputs, more)
-        finally:
-            release(outputs)
-
-    async def _infer(self, exchange: Exchange, revision: LiveRevision) -> Answer:
-        fields = exchange.caller.fields
-        body = BodyReader(fields, exchange.receive, self._limits)
-        request = await read_infer(fields, body, revision, self._receiving)
+            body.close()
         outputs: dict[str, Tensor] = {}
         try:
-            deadline = exchange.admitted.deadline(request.timeout_s)
-            outputs = await self._watched(exchange, revision, request.inputs, deadline)
-            return infer_answer(revision, request, outputs)
+            deadline = exchange.admitted.deadline(getattr(request, "timeout_s", None))
+            outputs = await self._watched(exchange, revision, inputs, deadline)
+            served = Served(revision.resource.name, revision.spec.version, revision.name, caller.request_id)
+            return await self._codecs.write(answer_as, served, request, outputs)
         finally:
-            release(request.inputs)
+            release(inputs)
             release(outputs)
 
     async def _watched(
@@ -240,6 +226,16 @@ class FrontDoor:
                 caller.key,
             )
         )
+
+
+def _forms(route: RouteForm, fields: Fields) -> tuple[Form, Form]:
+    """How the body of a route reads, and how its answer is written. Raises UnsupportedMediaTypeError,
+    NotAcceptableError."""
+    if route is RouteForm.PREDICT or route is RouteForm.RUN:
+        form = body_form(fields.get(b"content-type"))
+        return form, answer_form(fields.get(b"accept"), form)
+    form = FORMS[route]
+    return form, form
 
 
 def _caller(scope: Scope) -> Caller:

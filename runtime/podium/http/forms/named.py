@@ -1,15 +1,15 @@
-"""`:predict` and `:run`: named tensors as JSON, with messages that name what was expected."""
+"""`:predict` and `:run`: named tensors, with messages that name what was expected."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from podium.errors import InvalidInput
 from podium.http.asgi import Answer, json_answer
+from podium.http.forms.document import Served, Tensors, only_keys, parse_object
 from podium.http.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import Tensor
-from podium.serving.live import LiveRevision
+from podium.serving.contract import Contract
 from podium.serving.named_tensors import outputs_to_json, parse_tensors
 
 KEYS = {"inputs", "outputs", "timeout_ms"}
@@ -17,53 +17,44 @@ FORM = '{"inputs": {"<name>": {"dtype": …, "shape": …, "data": …}}, "outpu
 
 
 @dataclass(frozen=True, slots=True)
-class PredictRequest:
-    """What the body asks for."""
+class NamedRequest:
+    """What a body asks for beside its tensors."""
 
-    inputs: dict[str, Tensor]
-    outputs: tuple[str, ...] | None
+    outputs: tuple[str, ...] | None = None
     """None: all of them."""
-    timeout_s: float | None
+    timeout_s: float | None = None
 
 
-def parse_predict(raw: bytes, revision: LiveRevision) -> PredictRequest:
-    """The request in a body. Raises InvalidInput."""
+def parse_predict(raw: bytes, contract: Contract) -> tuple[Tensors, NamedRequest]:
+    """The request in a JSON body. Raises InvalidInput."""
     body = parse_object(raw, FORM)
-    if unknown := sorted(body.keys() - KEYS):
-        raise InvalidInput(f"unknown key {unknown[0][:80]!r}; expected {FORM}")
+    request = wishes(body, contract, FORM)
+    return parse_tensors(body.get("inputs"), contract), request
+
+
+def wishes(body: Mapping[str, Any], contract: Contract, form: str) -> NamedRequest:
+    """`outputs` and `timeout_ms`. Raises InvalidInput."""
+    only_keys(body, KEYS, form)
     outputs = _outputs(body.get("outputs"))
-    revision.contract.check_outputs(outputs or ())
-    return PredictRequest(
-        parse_tensors(body.get("inputs"), revision.contract), outputs, _timeout(body.get("timeout_ms"))
-    )
+    contract.check_outputs(outputs or ())
+    return NamedRequest(outputs, _timeout(body.get("timeout_ms")))
 
 
-def predict_answer(revision: LiveRevision, outputs: dict[str, Tensor], wanted: tuple[str, ...] | None) -> Answer:
+def predict_answer(served: Served, request: NamedRequest, outputs: Mapping[str, Tensor]) -> Answer:
     """The response: named tensors in the same form. Borrows the outputs."""
     return json_answer(
         {
-            "model": revision.resource.name,
-            "version": revision.spec.version,
-            "revision": revision.name,
-            "outputs": outputs_to_json(chosen(outputs, wanted)),
+            "model": served.name,
+            "version": served.version,
+            "revision": served.revision,
+            "outputs": outputs_to_json(chosen(outputs, request.outputs)),
         }
     )
 
 
-def chosen(outputs: dict[str, Tensor], wanted: tuple[str, ...] | None) -> dict[str, Tensor]:
+def chosen(outputs: Mapping[str, Tensor], wanted: tuple[str, ...] | None) -> Mapping[str, Tensor]:
     """The wanted outputs in the order asked for. One that was not returned (a skipped branch) is left out."""
     return outputs if wanted is None else {name: outputs[name] for name in wanted if name in outputs}
-
-
-def parse_object(raw: bytes, form: str) -> dict[str, Any]:
-    """A JSON object. Raises InvalidInput."""
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON ({error}); expected {form}") from error
-    if not isinstance(value, dict):
-        raise InvalidInput(f"the body is not a JSON object; expected {form}")
-    return value
 
 
 def _outputs(value: object) -> tuple[str, ...] | None:

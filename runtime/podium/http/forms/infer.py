@@ -1,0 +1,164 @@
+"""Open Inference Protocol v2: the JSON of a request, and the answer, JSON or binary."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from podium.errors import InvalidInput
+from podium.http.asgi import BINARY, DUMP_OPTIONS, JSON, Answer
+from podium.http.forms.document import Served, Tensors, parse_object
+from podium.http.limits import MAX_TIMEOUT_MS
+from podium.ipc.tensor import Tensor
+from podium.serving.contract import Contract
+from podium.serving.named_tensors import MAX_TENSORS, bytes_elements, parse_tensor
+from podium_crds.tensors import DType
+
+HEADER_LENGTH = b"inference-header-content-length"
+FORM = '{"inputs": [{"name", "shape", "datatype", "data"}], "outputs": [{"name"}]}'
+MAX_ID_CHARS = 256
+REFUSED = {
+    "sequence_id": "sequences are not supported in v1alpha1",
+    "shared_memory_region": "shared memory of clients is not supported; send the tensor",
+    "classification": "classification is not supported; take the tensor",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOutput:
+    """An output that the request names."""
+
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """What a body asks for beside its tensors."""
+
+    request_id: str | None
+    outputs: tuple[WantedOutput, ...] | None
+    """None: all of them."""
+    binary_by_default: bool
+    timeout_s: float | None
+
+
+def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
+    """The request in a body that is JSON alone. Raises InvalidInput."""
+    document = parse_object(raw, FORM)
+    tensors: Tensors = {}
+    for entry, name in entries_of(document):
+        if "binary_data_size" in parameters_of(entry, f"input {name!r}"):
+            raise InvalidInput(f"input {name!r}: binary_data_size needs the header Inference-Header-Content-Length")
+        tensors[name] = json_input(entry, name, contract)
+    contract.check(tensors)
+    return tensors, infer_request(document, contract)
+
+
+def json_input(entry: Mapping[str, Any], name: str, contract: Contract) -> Tensor:
+    """A tensor that stands in the JSON. Raises InvalidInput."""
+    if "data" not in entry:
+        raise InvalidInput(f"input {name!r}: data is missing")
+    form = {"dtype": entry.get("datatype"), "shape": entry.get("shape"), "data": entry["data"]}
+    return parse_tensor(name, form, contract.inputs.get(name))
+
+
+def infer_request(document: Mapping[str, Any], contract: Contract) -> InferRequest:
+    """All that is not a tensor. Raises InvalidInput."""
+    parameters = parameters_of(document, "the request")
+    default = parameters.get("binary_data_output", False) is True
+    outputs = _outputs(document.get("outputs"), default)
+    contract.check_outputs([output.name for output in outputs or ()])
+    request_id = document.get("id")
+    if request_id is not None and (not isinstance(request_id, str) or len(request_id) > MAX_ID_CHARS):
+        raise InvalidInput(f'"id" must be a string of at most {MAX_ID_CHARS} characters')
+    return InferRequest(request_id, outputs, default, _timeout(parameters.get("timeout")))
+
+
+def infer_answer(served: Served, request: InferRequest, outputs: Mapping[str, Tensor]) -> Answer:
+    """The response, binary where asked for. Borrows the outputs; binary ones are copied once, into the body."""
+    wanted = request.outputs or tuple(WantedOutput(name, request.binary_by_default) for name in outputs)
+    entries: list[dict[str, Any]] = []
+    raw: list[memoryview] = []
+    for output in wanted:
+        tensor = outputs.get(output.name)
+        if tensor is None:  # a branch that did not run
+            continue
+        entry: dict[str, Any] = {"name": output.name, "datatype": tensor.dtype.value, "shape": list(tensor.shape)}
+        if output.binary:
+            entry["parameters"] = {"binary_data_size": tensor.nbytes}
+            raw.append(tensor.data)
+        else:
+            entry["data"] = _flat(output.name, tensor)
+        entries.append(entry)
+    head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
+    if request.request_id is not None:
+        head["id"] = request.request_id
+    document = orjson.dumps({**head, "outputs": entries}, option=DUMP_OPTIONS)
+    if not raw:
+        return Answer(200, document, JSON)
+    length = (HEADER_LENGTH, str(len(document)).encode())
+    return Answer(200, b"".join((document, *raw)), BINARY, (length,))
+
+
+def entries_of(document: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+    """The inputs and their names, each there once. Raises InvalidInput."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or not inputs or len(inputs) > MAX_TENSORS:
+        raise InvalidInput(f'"inputs" must be a list of 1 to {MAX_TENSORS} tensors; expected {FORM}')
+    entries: list[tuple[Mapping[str, Any], str]] = []
+    for entry in inputs:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise InvalidInput(f"an input has no name; expected {FORM}")
+        entries.append((entry, entry["name"]))
+    names = sorted(name for _, name in entries)
+    if twice := [left for left, right in pairwise(names) if left == right]:
+        raise InvalidInput(f"input {twice[0][:80]!r} is given twice")
+    return entries
+
+
+def _outputs(value: object, binary_by_default: bool) -> tuple[WantedOutput, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value or len(value) > MAX_TENSORS:
+        raise InvalidInput(f'"outputs" must be a list of 1 to {MAX_TENSORS} objects with a name')
+    wanted = []
+    for entry in value:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise InvalidInput('an output has no name; expected {"name": "<output>"}')
+        parameters = parameters_of(entry, f"output {entry['name'][:80]!r}")
+        wanted.append(WantedOutput(entry["name"], parameters.get("binary_data", binary_by_default) is True))
+    return tuple(wanted)
+
+
+def parameters_of(holder: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The parameters of a request, an input or an output. Raises InvalidInput for one that is refused by name."""
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InvalidInput(f"parameters of {where} must be an object")
+    for name, reason in REFUSED.items():
+        if parameters.get(name):
+            raise InvalidInput(f"parameter {name} of {where}: {reason}")
+    return parameters
+
+
+def _timeout(microseconds: object) -> float | None:
+    if microseconds is None:
+        return None
+    if type(microseconds) is not int or not 1 <= microseconds <= MAX_TIMEOUT_MS * 1000:
+        raise InvalidInput(f'parameter "timeout" must be an integer from 1 to {MAX_TIMEOUT_MS * 1000} microseconds')
+    return microseconds / 1_000_000
+
+
+def _flat(name: str, tensor: Tensor) -> Any:
+    if tensor.dtype is not DType.BYTES:
+        array = tensor.array().reshape(-1)
+        return array if array.size else []
+    try:
+        return [element.decode() for element in bytes_elements(tensor)]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"output {name!r} is not text; ask for it with binary_data: true") from error
