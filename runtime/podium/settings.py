@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """Writable directory that outlives the container but not the pod: accepted assignment and artifact cache."""
     arena_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     """Size of the shared-memory arena; None: two of the largest bodies, within 32 MiB and a tenth of the memory."""
+    arena_debug: bool = False
+    """Overwrite shared memory when it is freed, so that a model that uses it too late shows. Slower; for tests."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
     """Largest request body."""
     max_json_bytes: Annotated[int, Field(ge=1024)] = 8 << 20

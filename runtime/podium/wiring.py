@@ -25,12 +25,13 @@ from podium.http.server import QuietServer, bind
 from podium.serving.assignments import AssignmentDesk
 from podium.serving.begun import BegunServer
 from podium.serving.drain import drain
-from podium.serving.group import PodResources
+from podium.serving.group import PodOptions, PodResources
+from podium.serving.memory import available_bytes
 from podium.serving.report import build_report
 from podium.serving.residents import Residents
 from podium.serving.shared_groups import SharedGroups
 from podium.settings import Settings
-from podium.telemetry.cgroup import memory_state
+from podium.telemetry.cgroup import MemoryState, memory_state
 from podium.telemetry.garbage import GarbageControl
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Report
@@ -108,7 +109,8 @@ async def opened(
     store = ArtifactStore(settings.state_dir / "artifacts", _artifact_limits(settings, artifact_cache_bytes))
     await asyncio.to_thread(store.open)
     with tempfile.TemporaryDirectory(prefix="podium-") as run_dir:
-        resources = await PodResources.open(arena_bytes(settings), Path(run_dir), begun=begun)
+        options = PodOptions(debug_arena=settings.arena_debug)
+        resources = await PodResources.open(arena_bytes(settings), Path(run_dir), options, begun=begun)
     try:
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
         garbage = GarbageControl()
@@ -188,20 +190,29 @@ async def _collect_garbage(garbage: GarbageControl, residents: Residents) -> Non
         garbage.tick(idle=residents.drain.in_flight == 0)
 
 
-def arena_bytes(settings: Settings) -> int:
+def arena_bytes(settings: Settings, state: MemoryState | None = None, available: int | None = None) -> int:
     """Size of the arena: as set, else twice the largest body, between 32 MiB and a tenth of the memory limit.
 
-    Raises StartError where it does not fit beside what is in use.
+    `state` of the container and `available` bytes of the machine: as of now by default. Raises StartError where it
+    does not fit beside what is in use and a first small worker; models are held to what is left when they load.
     """
-    memory = memory_state()
-    limit = memory.limit_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = state or memory_state()
+    machine = available_bytes() if available is None else available
+    limit = memory.limit_bytes or machine
     size = settings.arena_bytes
     if size is None:
         size = max(MIN_ARENA_BYTES, min(2 * settings.max_body_bytes, limit // 10))
-    if memory.limit_bytes is not None and memory.unreclaimable_bytes + size + RESERVE_BYTES > memory.limit_bytes:
+    headroom = memory.headroom_bytes
+    if headroom is not None and size + RESERVE_BYTES > headroom:
         raise StartError(
             f"an arena of {size} bytes and {RESERVE_BYTES} bytes for the processes do not fit into the memory limit of "
-            f"{memory.limit_bytes} bytes: raise resources.limits.memory or lower sharedMemory.arenaBytes"
+            f"{memory.limit_bytes} bytes, of which {headroom} are left: raise resources.limits.memory or lower "
+            "sharedMemory.arenaBytes"
+        )
+    if size + RESERVE_BYTES > machine:
+        raise StartError(
+            f"an arena of {size} bytes and {RESERVE_BYTES} bytes for the processes do not fit into the {machine} bytes "
+            "that this machine has left: lower sharedMemory.arenaBytes (PODIUM_ARENA_BYTES)"
         )
     return size
 

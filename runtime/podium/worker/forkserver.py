@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from podium.worker.binding import PR_SET_PDEATHSIG, thread_count
 
@@ -53,7 +54,8 @@ def run(control: socket.socket, parent_pid: int) -> None:
         sys.exit(EXIT_THREADS)
     gc.collect()
     gc.freeze()
-    serve(control)
+    with suppress(ConnectionError):  # the front end has ended, in the middle of a word or before the first
+        serve(control)
 
 
 def rehearse(kind: str) -> None:
