@@ -14,6 +14,7 @@
 | | OpenStream | a request that is answered in chunks |
 | | StreamCredit | so many bytes of a stream were read: the generator may go on |
 | | CloseStream | nobody reads this stream any more; answered by its end in a Chunks |
+| | Threads | run with so many intra-op threads from now on |
 | | Drain | answer what is in your hands; nothing more will come |
 | | Stop | unload and exit |
 
@@ -234,6 +235,12 @@ class CloseStream(_Message, frozen=True, tag="close_stream"):
     stream: Count
 
 
+class Threads(_Message, frozen=True, tag="threads"):
+    """A candidate has become what serves: it may use the threads that its resource gives it."""
+
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+
+
 class Drain(_Message, frozen=True, tag="drain"):
     """No dispatch follows."""
 
@@ -243,7 +250,7 @@ class Stop(_Message, frozen=True, tag="stop"):
 
 
 FromWorker = Hello | Ready | LoadFailed | Need | Reply | Failure | Chunks | Stats
-ToWorker = Dispatch | Grant | Cancel | OpenStream | StreamCredit | CloseStream | Drain | Stop
+ToWorker = Dispatch | Grant | Cancel | OpenStream | StreamCredit | CloseStream | Threads | Drain | Stop
 
 _ENCODER = msgspec.msgpack.Encoder()
 _FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)

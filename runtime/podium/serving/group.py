@@ -22,11 +22,12 @@ from podium.errors import (
 from podium.ipc.llm_stats import LlmStats
 from podium.ipc.tensor import Tensor
 from podium.serving.dispatcher import Dispatcher
+from podium.serving.life import InstanceState
 from podium.serving.llm_totals import added_up
 from podium.serving.pod import PodOptions, PodResources
 from podium.serving.streamed import StreamedAnswer
 from podium.serving.streams import Streams
-from podium.serving.supervisor import InstanceState, Supervisor
+from podium.serving.supervisor import Supervisor
 from podium.serving.tally import Copies, Tally
 from podium.telemetry.counting import StreamCounts
 from podium.telemetry.logging import get_logger
@@ -101,12 +102,14 @@ class WorkerGroup:
         self._work.attach(self._instances)
 
     @classmethod
-    async def start(cls, member: Member, artifact_dir: Path, *, pod: PodResources) -> Self:
-        """Starts `member.instances` workers and waits until all have loaded.
+    async def start(cls, member: Member, artifact_dir: Path, *, pod: PodResources, is_candidate: bool = False) -> Self:
+        """Starts `member.instances` workers and waits until all have loaded. A candidate is held back until `promote`.
 
         Raises WorkerLoadError with the first failure; no process is left then.
         """
         group = cls(member, artifact_dir, pod)
+        for instance in group._instances:
+            instance.is_candidate = is_candidate
         tasks = [asyncio.create_task(instance.start()) for instance in group._instances]
         try:
             await asyncio.gather(*tasks)
@@ -118,6 +121,11 @@ class WorkerGroup:
             group._work.detach()
             raise
         return group
+
+    def promote(self) -> None:
+        """Its workers, and those that follow them, run at full priority and with all their threads. Idempotent."""
+        for instance in self._instances:
+            instance.promote()
 
     @property
     def member(self) -> Member:

@@ -89,6 +89,11 @@ class HostedRevision:
                 group.member = group.member.model_copy(update=tuned)
                 group.set_batching(member.batching)
 
+    def promote(self) -> None:
+        """It serves, or is to serve: its workers are held back no longer. Idempotent."""
+        for shared in self.held.values():
+            shared.promote()
+
     def enter(self, state: RevisionState) -> None:
         """Moves on, noting when."""
         if state is self.state:
@@ -152,6 +157,8 @@ class HostedRevision:
         self.enter(RevisionState.FETCHING)
         self._changed()
         self.held = {member.name: self._groups.hold(member) for member in self.spec.members}
+        if self.is_wanted_for_serving:
+            self.promote()
         for shared in self.held.values():
             await self._groups.fetch(shared)
         self._check_digests()

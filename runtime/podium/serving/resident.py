@@ -8,11 +8,11 @@ it, and its last answer has left.
 import asyncio
 from collections.abc import Callable
 
+from podium.serving.life import InstanceState
 from podium.serving.lifecycle import HostedRevision
 from podium.serving.outage import Outage
 from podium.serving.routing import Route, Router, Target
 from podium.serving.shared_groups import SharedGroups
-from podium.serving.supervisor import InstanceState
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Assignment, DrainPolicy, ResourceRef, Revision, RevisionState
 from podium_crds.reasons import Reason
@@ -125,6 +125,8 @@ class Resident:
                 self.hosted.append(hosted)
                 hosted.start()
             hosted.is_wanted_for_serving = spec.name == applied.promoted
+            if hosted.is_wanted_for_serving:
+                hosted.promote()
 
     def _route(self, applied: Assignment) -> None:
         targets = self._chosen(applied)
@@ -175,6 +177,7 @@ class Resident:
             if hosted not in chosen and hosted.state is RevisionState.ACTIVE:
                 hosted.enter(RevisionState.FAILED if hosted in self._crash_looping else RevisionState.READY)
         for hosted in chosen:
+            hosted.promote()  # a canary is measured as it would serve
             hosted.enter(RevisionState.ACTIVE)
         self._targets = targets
         # The largest share sets the tuning of workers that revisions share.

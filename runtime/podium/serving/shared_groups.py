@@ -32,9 +32,17 @@ class SharedGroup:
     group: WorkerGroup | None = None
     """The workers, once they are loaded."""
     is_warm: bool = False
+    is_candidate: bool = True
+    """No revision that serves, or is to serve, has held it yet."""
     progress: Progress = field(default_factory=Progress)
     fetching: "asyncio.Task[None] | None" = None
     starting: "asyncio.Task[WorkerGroup] | None" = None
+
+    def promote(self) -> None:
+        """A revision that serves, or is to serve, uses it. Idempotent."""
+        self.is_candidate = False
+        if self.group is not None:
+            self.group.promote()
 
     def fits(self, member: Member) -> bool:
         """Whether a revision with this member may use the group."""
@@ -114,7 +122,11 @@ class SharedGroups:
 
     async def _start(self, shared: SharedGroup) -> WorkerGroup:
         assert shared.path is not None, "fetched before it is started"
-        shared.group = await WorkerGroup.start(shared.member, shared.path, pod=self._pod)
+        shared.group = await WorkerGroup.start(
+            shared.member, shared.path, pod=self._pod, is_candidate=shared.is_candidate
+        )
+        if not shared.is_candidate:  # since it may have been promoted meanwhile
+            shared.group.promote()
         return shared.group
 
     def _forget(self, shared: SharedGroup) -> None:

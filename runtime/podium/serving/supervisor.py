@@ -8,10 +8,9 @@ import asyncio
 import hmac
 import os
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +19,26 @@ from podium.ipc.bootstrap import Bootstrap
 from podium.ipc.channel import NoCredit, Payloads, PeerGone
 from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
-from podium.ipc.protocol import PROTOCOL_VERSION, Drain, FromWorker, Hello, LoadFailed, Ready, Stats, Stop, ToWorker
+from podium.ipc.protocol import (
+    PROTOCOL_VERSION,
+    Drain,
+    FromWorker,
+    Hello,
+    LoadFailed,
+    Ready,
+    Stats,
+    Stop,
+    Threads,
+    ToWorker,
+)
 from podium.serving.backoff import STABLE_AFTER_S, Backoff
 from podium.serving.forkserver import ForkLost
+from podium.serving.life import InstanceState, Life, as_candidate, load_error, load_reason, to_its_end
 from podium.serving.llm_totals import LlmTotals
 from podium.serving.memory import MIB, load_budget, overrun
 from podium.serving.pod import PodResources
-from podium.serving.process import ChildProcess, described_exit, memory_bytes
+from podium.serving.priority import hold_back, let_go
+from podium.serving.process import described_exit, memory_bytes
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Artifact, Member
 from podium_crds.reasons import Reason
@@ -41,16 +53,6 @@ LAST_WORDS_TIMEOUT_S = 1.0
 """How long a dead worker's LoadFailed may take to be read."""
 
 
-class InstanceState(StrEnum):
-    """Where one worker process stands."""
-
-    LOADING = "Loading"
-    READY = "Ready"
-    BACKING_OFF = "BackingOff"
-    CRASH_LOOP = "CrashLoop"
-    STOPPED = "Stopped"
-
-
 @dataclass(frozen=True, slots=True)
 class Events:
     """What the owner of a supervisor wants to hear. Called on the event loop, must not block."""
@@ -59,18 +61,6 @@ class Events:
     message: Callable[["Supervisor", FromWorker, Payloads], None]
     died: Callable[["Supervisor", str, int | None], None]
     """(who, how it ended in words, the batch it had begun last). Called once per life that was ready."""
-
-
-@dataclass(slots=True)
-class _Life:
-    """One process of an instance."""
-
-    peer: bytes
-    token: bytes
-    process: ChildProcess
-    outcome: asyncio.Future[Ready]
-    known: bool = False
-    """True once it said hello with its token."""
 
 
 class Supervisor:
@@ -85,6 +75,8 @@ class Supervisor:
         self.shared_bytes = 0
         self.measured = LlmTotals()
         self.epoch = 0
+        self.is_candidate = False
+        """Loads behind what serves, until `promote`."""
         self.infers = True
         """Whether the model answers batches, as its last Ready said."""
         self.streams = False
@@ -96,7 +88,7 @@ class Supervisor:
         """`cpu` or `cuda:N`."""
         self._pod = pod
         self._events = events
-        self._life: _Life | None = None
+        self._life: Life | None = None
         self._backoff = Backoff()
         self._ready_since: float | None = None
         self._budget_bytes = 0
@@ -144,6 +136,19 @@ class Supervisor:
             raise PeerGone(f"{self.name} has no process")
         self._pod.broker.send(self._life.peer, message, payloads)
 
+    def promote(self) -> None:
+        """It serves, or is about to: gives it its full priority and its threads, now or when it is ready."""
+        self.is_candidate = False
+        if self._life is not None and self.ready:
+            self._let_go(self._life)
+
+    def _let_go(self, life: Life) -> None:
+        if life.held_back and not self.is_candidate:
+            life.held_back = False
+            let_go(life.process.pid)
+            with suppress(PeerGone, NoCredit):
+                self.send(Threads(self.epoch, self._member.engine.threads))
+
     def kill(self, reason: str) -> None:
         """Ends the present process at once; it is restarted. `reason` says why, for logs and errors."""
         if self.ready:
@@ -181,7 +186,7 @@ class Supervisor:
             try:
                 began = await self._live(first)
             except (WorkerLoadError, OSError) as failure:
-                error = _load_error(failure)
+                error = load_error(failure)
                 if not first.done():
                     first.set_exception(error)
                     return
@@ -220,10 +225,11 @@ class Supervisor:
                 began = self._ready_since = asyncio.get_running_loop().time()
                 if not first.done():
                     first.set_result(None)
+                self._let_go(life)
                 self._events.ready(self)
                 status = await self._watched(life)
             finally:
-                await _to_its_end(self._bury(life))
+                await to_its_end(self._bury(life))
             self._mourn(status, journal_fd)
             return began
         finally:
@@ -232,7 +238,7 @@ class Supervisor:
                 self._pod.arena.ledger.drop_holder(self.holder)
                 self._life = None
 
-    async def _bury(self, life: _Life) -> None:
+    async def _bury(self, life: Life) -> None:
         """Ends the process and all that it left. Until they are gone they may write to its slots, and hold its GPU."""
         if self.ready:
             self.state = InstanceState.BACKING_OFF
@@ -243,14 +249,14 @@ class Supervisor:
         await asyncio.wait((life.process.exited,), timeout=KILL_TIMEOUT_S)
         await self._pod.end_strays()
 
-    async def _watched(self, life: _Life) -> int | None:
+    async def _watched(self, life: Life) -> int | None:
         """Waits for the end of the process, measuring its memory now and then; returns its status."""
         while life.process.alive:
             await asyncio.wait((life.process.exited,), timeout=MEASURE_EVERY_S)
             await self._measure(life)
         return life.process.exited.result()
 
-    async def _measure(self, life: _Life) -> None:
+    async def _measure(self, life: Life) -> None:
         if life.process.alive:
             self.private_bytes, self.shared_bytes = await asyncio.to_thread(memory_bytes, life.process.pid)
 
@@ -262,7 +268,7 @@ class Supervisor:
             log.warning("worker_died", instance=self.name, epoch=self.epoch, how=words)
         self._events.died(self, words, Journal(journal_fd).last())
 
-    async def _launch(self, journal_fd: int) -> _Life:
+    async def _launch(self, journal_fd: int) -> Life:
         """A new life. Where a fork server died over it, what it may have begun is gone, and another epoch is tried."""
         while True:
             try:
@@ -270,7 +276,7 @@ class Supervisor:
             except ForkLost as error:  # the next one is spawned if it happens again: ForkServers backs off
                 log.warning("fork_lost", instance=self.name, epoch=self.epoch, message=str(error))
 
-    async def _launch_once(self, journal_fd: int) -> _Life:
+    async def _launch_once(self, journal_fd: int) -> Life:
         self.epoch += 1
         self.state = InstanceState.LOADING
         self._budget_bytes = load_budget(self._member.instances)
@@ -286,7 +292,7 @@ class Supervisor:
             inline_bytes=self._pod.options.inline_bytes,
             artifact_dir=str(self._artifact_dir),
             device=self.device,
-            member=self._wire.model_dump_json(by_alias=True, exclude_none=True),
+            member=as_candidate(self._wire, self.is_candidate).model_dump_json(by_alias=True, exclude_none=True),
             load_bytes=self._budget_bytes if self.device == "cpu" else None,
         )
         # The worker may speak before we learn its pid: that is kept, and heard once its life is known.
@@ -302,7 +308,9 @@ class Supervisor:
             self._pod.broker.unregister(peer)
             raise
         outcome: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        life = self._life = _Life(peer, token, process, outcome)
+        life = self._life = Life(peer, token, process, outcome, self.is_candidate)
+        if life.held_back:
+            hold_back(process.pid)
         self._pod.broker.register(peer, self._hear, self._intrude)
         for message, payloads in early:
             if isinstance(message, ProtocolError):
@@ -311,7 +319,7 @@ class Supervisor:
                 self._hear(peer, message, payloads)
         return life
 
-    async def _loaded(self, life: _Life) -> None:
+    async def _loaded(self, life: Life) -> None:
         """Waits for Ready. Raises WorkerLoadError on anything else, within the member's load timeout."""
         watchdog = asyncio.create_task(self._kill_if_too_large(life), name=f"memory-{self.name}")
         try:
@@ -334,7 +342,7 @@ class Supervisor:
             raise WorkerLoadError(Reason.LOAD_FAILED, f"the process {words} while loading", status)
         await self._take_outcome(life)
 
-    async def _kill_if_too_large(self, life: _Life) -> None:
+    async def _kill_if_too_large(self, life: Life) -> None:
         grown = await overrun(life.process, self._budget_bytes)
         left = self._budget_bytes
         log.error("load_too_large", instance=self.name, private_bytes=grown, budget_bytes=left)
@@ -343,7 +351,7 @@ class Supervisor:
             "what it serves (raise resources.limits.memory)"
         )
 
-    async def _take_outcome(self, life: _Life) -> None:
+    async def _take_outcome(self, life: Life) -> None:
         try:
             ready = life.outcome.result()
         except WorkerLoadError as error:
@@ -379,7 +387,7 @@ class Supervisor:
                 life.outcome.set_result(message)
         elif isinstance(message, LoadFailed):
             if not life.outcome.done():
-                life.outcome.set_exception(WorkerLoadError(_load_reason(message), message.message))
+                life.outcome.set_exception(WorkerLoadError(load_reason(message), message.message))
         elif isinstance(message, Stats):
             self.measured.take(message.llm)
         else:
@@ -387,23 +395,3 @@ class Supervisor:
 
     def _intrude(self, _peer: bytes, error: ProtocolError) -> None:
         self.kill(str(error))
-
-
-async def _to_its_end(work: Coroutine[object, object, None]) -> None:
-    """Waits for work that a cancellation must not cut short; the cancellation is raised after it."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
-
-
-def _load_reason(failed: LoadFailed) -> Reason:
-    return Reason.CONTRACT_MISMATCH if failed.breach else Reason.LOAD_FAILED
-
-
-def _load_error(failure: WorkerLoadError | OSError) -> WorkerLoadError:
-    if isinstance(failure, WorkerLoadError):
-        return failure
-    return WorkerLoadError(Reason.LOAD_FAILED, f"the worker process could not be started: {failure}")

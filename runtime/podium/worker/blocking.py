@@ -1,10 +1,11 @@
 """The loop of a worker that answers batches alone: one thread, blocking. ZeroMQ's own I/O thread buffers what arrives
 meanwhile."""
 
+from podium.engines.threads import set_intra_op_threads
 from podium.errors import ProtocolError
 from podium.ipc.channel import Payloads
 from podium.ipc.journal import Journal
-from podium.ipc.protocol import Cancel, Dispatch, Drain, Grant, Stop, ToWorker
+from podium.ipc.protocol import Cancel, Dispatch, Drain, Grant, Stop, Threads, ToWorker
 from podium.worker.batches import Batches
 from podium.worker.instance import Instance
 from podium.worker.link import Link, Stopped
@@ -34,5 +35,7 @@ class BlockingLoop:
             raise Stopped(0)
         elif isinstance(message, Cancel):
             self._batches.cancel(message.batch)
+        elif isinstance(message, Threads):
+            set_intra_op_threads(message.threads)
         elif not isinstance(message, (Drain, Grant)):
             raise ProtocolError(f"{type(message).__name__} for a worker that answers batches alone")

@@ -5,6 +5,7 @@ import asyncio
 import sys
 
 from podium.engines.base import AsyncEngine, Measured, StreamingEngine
+from podium.engines.threads import set_intra_op_threads
 from podium.errors import ProtocolError
 from podium.ipc.channel import MESSAGES_PER_WAKE_UP, Payloads
 from podium.ipc.journal import Journal
@@ -18,6 +19,7 @@ from podium.ipc.protocol import (
     Stats,
     Stop,
     StreamCredit,
+    Threads,
     ToWorker,
 )
 from podium.ipc.view import ArenaView
@@ -135,6 +137,8 @@ class StreamingLoop:
         elif isinstance(message, Cancel):
             if self._batches is not None:
                 self._batches.cancel(message.batch)
+        elif isinstance(message, Threads):
+            set_intra_op_threads(message.threads)
         elif not isinstance(message, (Drain, Grant)):
             raise ProtocolError(f"a worker that streams does not know {type(message).__name__}")
 

@@ -279,6 +279,23 @@ def test_a_promoted_revision_that_keeps_dying_gives_its_traffic_to_the_warm_one(
         assert (failed.state, failed.last_failure and failed.last_failure.reason) == ("Failed", "RuntimeCrashLoop")
 
 
+def test_a_candidate_runs_behind_what_serves_until_it_takes_traffic(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, a_revision(2)))
+        serving = pod.serves("scale-2").revisions[0].members[0].pids[0]
+        pod.push(an_assignment(2, a_revision(2), a_revision(3)))
+        ready = pod.reports(lambda r: (found := r.revision("scale-3")) is not None and found.state == "Ready")
+        candidate = ready.revision("scale-3").members[0].pids[0]  # type: ignore[union-attr]
+        assert [is_held_back(pid) for pid in (serving, candidate)] == [False, True]
+        pod.push(an_assignment(3, a_revision(2), a_revision(3), scale_2=90, scale_3=10))
+        pod.serves("scale-3")
+        assert not is_held_back(candidate), "a canary is measured as it would serve"
+
+
+def is_held_back(pid: int) -> bool:
+    return os.getpriority(os.PRIO_PROCESS, pid) > 0 or os.sched_getscheduler(pid) == os.SCHED_BATCH
+
+
 def test_readiness_falls_while_workers_stay_down_and_comes_back(tmp_path: Path) -> None:
     with running_pod(tmp_path) as pod:
         pod.push(an_assignment(1, a_revision(2)))

@@ -1,0 +1,112 @@
+"""A candidate loads behind what serves, with one intra-op thread, and is given both back at its promotion."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.runtime.worker.models import GroupMaker, ask, column
+from tests.support.waiting import eventually
+
+from podium.serving import priority
+from podium.serving.group import WorkerGroup
+from podium.serving.priority import hold_back, let_go
+from podium.serving.supervisor import Supervisor
+from podium_crds.assignment import EngineKind
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TORCH = """
+    import torch
+
+    class Threads(torch.nn.Module):
+        def __init__(self, at_load):
+            super().__init__()
+            self.at_load = at_load
+        def forward(self, x):
+            return {"y": torch.tensor([[self.at_load, torch.get_num_threads()]])}
+
+    def build(context):
+        return Threads(torch.get_num_threads())
+"""
+
+
+def is_held_back(pid: int) -> bool:
+    """Every thread of the process runs behind others."""
+    threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    return all(
+        os.getpriority(os.PRIO_PROCESS, thread) > 0 or os.sched_getscheduler(thread) == os.SCHED_BATCH
+        for thread in threads
+    )
+
+
+async def candidate(groups: GroupMaker, source: str = "", **changes: object) -> WorkerGroup:
+    source = source or "class Model:\n    def infer(self, inputs):\n        return {'y': inputs['x'] * 2}\n"
+    artifact = groups.artifact(source)
+    group = await WorkerGroup.start(groups.member(**changes), artifact, pod=groups.pod, is_candidate=True)
+    groups.groups.append(group)
+    return group
+
+
+async def test_it_is_held_back_until_it_is_promoted_and_its_successors_are_not(groups: GroupMaker) -> None:
+    group = await candidate(groups)
+    assert is_held_back(group.stats().pids[0])
+    group.promote()
+    assert not is_held_back(group.stats().pids[0])
+    os.kill(group.stats().pids[0], signal.SIGKILL)
+    np.testing.assert_array_equal(await ask(group, column(1)), column(2))
+    assert not is_held_back(group.stats().pids[0])
+
+
+async def test_a_candidate_that_restarts_is_held_back_again(groups: GroupMaker) -> None:
+    group = await candidate(groups)
+    os.kill(group.stats().pids[0], signal.SIGKILL)
+    await eventually(lambda: group.stats().restarts == 1 and group.stats().pids)
+    assert is_held_back(group.stats().pids[0])
+
+
+async def test_what_is_to_serve_is_never_held_back(groups: GroupMaker) -> None:
+    group = await groups.start()
+    assert not is_held_back(group.stats().pids[0])
+
+
+async def test_torch_gets_its_threads_at_the_promotion(groups: GroupMaker) -> None:
+    engine = {"kind": EngineKind.TORCH, "entrypoint": "model:build", "threads": 3}
+    group = await candidate(groups, TORCH, engine=engine)
+    assert (await ask(group, column(1))).tolist() == [[1, 1]]
+    group.promote()
+    assert (await ask(group, column(1))).tolist() == [[1, 3]]
+
+
+async def test_one_that_is_promoted_while_it_loads_is_let_go_when_it_is_ready(
+    groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = Supervisor._loaded
+
+    async def promoted_meanwhile(self: Supervisor, life: object) -> None:
+        self.promote()
+        await loaded(self, life)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Supervisor, "_loaded", promoted_meanwhile)
+    engine = {"kind": EngineKind.TORCH, "entrypoint": "model:build", "threads": 3}
+    group = await candidate(groups, TORCH, engine=engine)
+    assert not is_held_back(group.stats().pids[0])
+    assert (await ask(group, column(1))).tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize("may_lower", [True, False])
+async def test_both_ways_can_be_taken_back(monkeypatch: pytest.MonkeyPatch, may_lower: bool) -> None:
+    if may_lower and not priority.can_lower_nice():
+        pytest.skip("this process may not lower a nice value")
+    monkeypatch.setattr(priority, "can_lower_nice", lambda: may_lower)
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})  # noqa: ASYNC221 - returns at once
+    try:
+        hold_back(pid)
+        assert is_held_back(pid)
+        let_go(pid)
+        assert not is_held_back(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
+    hold_back(pid)
