@@ -77,11 +77,16 @@ def digest(path: Annotated[Path, typer.Argument(help="File or folder.", exists=T
 
 
 @app.command()
-def validate(file: Files) -> None:
-    """Check files as the API server and the operator would, without serving anything."""
+def validate(
+    file: Files,
+    run: Annotated[bool, typer.Option("--run", help="Also load each model in a worker and try it.")] = False,
+    repeat: Annotated[int, typer.Option(help="With --run: rounds in each third of the loop.", min=2, max=100_000)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Check files as the API server and the operator would; with --run also what the models do."""
     from podium.cli.validate import validate_files
 
-    raise typer.Exit(validate_files(tuple(file)))
+    raise typer.Exit(validate_files(tuple(file), run=run, repeat=repeat, as_json=as_json))
 
 
 @app.command()

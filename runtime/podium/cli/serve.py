@@ -46,7 +46,7 @@ def serve_files(
         settings = read_settings(
             host=host,
             data_port=port,
-            state_dir=_state_dir(),
+            state_dir=state_dir(),
             log_format="terminal",
             log_level=_log_level(),
             api_keys_path=api_key_file or _api_keys_path(),
@@ -138,7 +138,7 @@ def _run(main: Coroutine[object, object, None]) -> int:
     return 0
 
 
-def _state_dir() -> Path:
+def state_dir() -> Path:
     """Where artifacts are kept between runs."""
     if given := os.environ.get("PODIUM_STATE_DIR"):
         return Path(given)
