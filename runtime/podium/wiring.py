@@ -17,6 +17,7 @@ from podium.http.admin import AdminTokens, admin_app
 from podium.http.api_keys import ApiKeys
 from podium.http.app import cold_app
 from podium.http.codecs import Codecs
+from podium.http.express import ExpressLane
 from podium.http.front import Door, FrontDoor
 from podium.http.limits import Limits as HttpLimits
 from podium.http.metrics import registry
@@ -121,7 +122,8 @@ async def opened(
         access_log = AccessLog(enabled=settings.access_log)
         door = Door(limits, keys, access_log, Receiving(resources.arena), codecs)
         front = FrontDoor(residents, door, cold_app(residents, metrics), loop.time)
-        runtime = Runtime(settings, residents, QuietServer(front, listener), asyncio.Event(), asyncio.Event())
+        lane = ExpressLane(residents, door, loop.time)
+        runtime = Runtime(settings, residents, QuietServer(front, listener, lane), asyncio.Event(), asyncio.Event())
         await runtime.data.open()
         log.info("data_port_open", port=runtime.data.port)
         _take_signals(loop, runtime.stop)

@@ -5,13 +5,12 @@ AGEING_S that its oldest request has waited, so that none waits for ever. Betwee
 first whose head is latest relative to its slack. PURE: every time is an argument, in seconds.
 """
 
-import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from podium.batching.layouts import Bucket
 from podium.errors import QueueFull
@@ -28,6 +27,19 @@ SAMPLE = 1024
 """Entries of a line that are looked at to say what is ahead of a request; of longer ones a sample is taken."""
 
 
+class Outcome(Protocol):
+    """Where a request's answer goes: an asyncio.Future, or podium.serving.direct.DirectCall."""
+
+    def done(self) -> bool:
+        """There is an outcome, or nobody waits for one any more."""
+
+    def set_result(self, result: dict[str, Tensor], /) -> None:
+        """Outputs, leased to whoever waits."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Why there are none."""
+
+
 @dataclass(slots=True, eq=False)
 class Waiting:
     """One request on its way through the batcher. `future` gets the outputs, whose leases its reader owns.
@@ -42,7 +54,7 @@ class Waiting:
     deadline: float
     """On the monotonic clock, seconds."""
     arrived: float
-    future: asyncio.Future[dict[str, Tensor]]
+    future: Outcome
     priority: int = DEFAULT_PRIORITY
     elements: int = 0
     """Of one row, before padding; counted only where the model limits the elements of a batch."""

@@ -4,10 +4,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import uvicorn
 
 from podium.http.asgi import App
+from podium.http.connection import ExpressProtocol
+from podium.http.express import ExpressLane
 from podium.http.protocol import BoundedProtocol
 
 BACKLOG = 2048
@@ -24,10 +28,12 @@ TICKS_BETWEEN_SWEEPS = 10
 class QuietServer(uvicorn.Server):
     """Serves one application on one bound socket until `close`."""
 
-    def __init__(self, app: App, listener: socket.socket) -> None:
+    def __init__(self, app: App, listener: socket.socket, lane: ExpressLane | None = None) -> None:
+        """`lane`: takes ordinary requests before the application is asked."""
+        protocol: Any = BoundedProtocol if lane is None else partial(ExpressProtocol, lane)
         config = uvicorn.Config(
             app,
-            http=BoundedProtocol,
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -8,7 +8,12 @@ from podium.errors import InvalidInput
 from podium.graph.plan import REQUEST, ValueRef
 from podium.ipc.tensor import Tensor
 from podium_crds.assignment import Graph, Member, Revision
-from podium_crds.tensors import TensorSpec
+from podium_crds.tensors import DType, TensorSpec
+
+Layout = tuple[str | int, ...]
+"""Name, dtype and sizes of one tensor, as a request gives them."""
+LAYOUTS_KEPT = 256
+"""Layouts of one contract that are remembered: clients use few, and an open dimension has no end of them."""
 
 Specs = Mapping[str, TensorSpec | None]
 """Names in order; None where the name is known and nothing is declared about it."""
@@ -37,6 +42,12 @@ class Contract:
     def required(self) -> frozenset[str]:
         """Inputs that a request cannot leave out."""
         return frozenset(name for name, spec in self.inputs.items() if spec is None or not spec.optional)
+
+    @cached_property
+    def layouts(self) -> dict[Layout, tuple[DType, tuple[int, ...]]]:
+        """Layouts of tensors that were found to agree with the declared inputs: what is in here need not be checked
+        again. Filled by who checks, with at most LAYOUTS_KEPT."""
+        return {}
 
     def check_names(self, names: Iterable[str]) -> None:
         """Raises InvalidInput for an input that is not declared, or one that is missing."""

@@ -18,7 +18,7 @@ from podium.batching.device import LOWEST_SHARE, Run
 from podium.batching.grants import OutputSize
 from podium.batching.layouts import Layouts
 from podium.batching.policy import BatchPolicy
-from podium.batching.queue import BatchQueue, Waiting
+from podium.batching.queue import BatchQueue, Outcome, Waiting
 from podium.batching.sizing import SizeCap
 from podium.errors import (
     ArenaExhausted,
@@ -282,17 +282,19 @@ class Dispatcher:
         if instance.restarts and self.warm_up:
             far = self.clock() + self.member.warmup_timeout_seconds
             for inputs in self.warm_up:
-                waiting = self.waiting_for(inputs, "warm-up", far)
-                waiting.future.add_done_callback(_forget_answer)
+                future: asyncio.Future[dict[str, Tensor]] = self._loop.create_future()
+                future.add_done_callback(_forget_answer)
+                waiting = self.waiting_for(inputs, "warm-up", far, future)
                 self._pinned.setdefault(instance, deque()).append(waiting)
         self.pump()
 
-    def waiting_for(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, priority: int = 0) -> Waiting:
+    def waiting_for(
+        self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, outcome: Outcome, priority: int = 0
+    ) -> Waiting:
         """The request as the queue takes it. Raises InvalidInput."""
         rows, bucket, elements = self.layouts.place(inputs)
-        future: asyncio.Future[dict[str, Tensor]] = self._loop.create_future()
         level = priority or self.member.batching.priority
-        return Waiting(request_id, inputs, rows, bucket, deadline, self.clock(), future, level, elements)
+        return Waiting(request_id, inputs, rows, bucket, deadline, self.clock(), outcome, level, elements)
 
     def _hear(self, instance: Supervisor, message: FromWorker, payloads: Payloads) -> None:
         running = self.hands.first(instance)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from podium.batching.queue import Waiting
+from podium.batching.queue import Outcome, Waiting
 from podium.errors import (
     ArenaExhausted,
     BatchTooLarge,
@@ -21,6 +21,7 @@ from podium.errors import (
 )
 from podium.ipc.llm_stats import LlmStats
 from podium.ipc.tensor import Tensor
+from podium.serving.direct import Answered, CallCancelled, Deliveries, DirectCall
 from podium.serving.dispatcher import Dispatcher
 from podium.serving.life import InstanceState
 from podium.serving.llm_totals import added_up
@@ -36,6 +37,8 @@ from podium_crds.assignment import Batching, Member
 __all__ = ["GroupState", "GroupStats", "PodOptions", "PodResources", "WorkerGroup"]
 
 log = get_logger(__name__)
+
+Future = asyncio.Future[dict[str, Tensor]]
 
 MAX_WARM_UP_BYTES = 4 << 20
 """Inputs of one warm-up request that are kept for restarts."""
@@ -95,6 +98,7 @@ class WorkerGroup:
         self._stopping = False
         self._pod = pod
         self._work = Dispatcher(member, pod)
+        self._deliveries = Deliveries()
         self._instances: list[Supervisor] = []
         self._streams = Streams(pod, self._instances, lambda: self._work.member)
         events = self._streams.beside(self._work.events)
@@ -146,10 +150,40 @@ class WorkerGroup:
         PredictedLate, DeadlineExceeded, BatchTooLarge, InvalidInput, WorkerDied, PoisonedRequest, ModelError,
         ArenaExhausted, GroupStopped.
         """
-        if not self.infers:
-            raise StreamingMismatch(f"{self.member.name} answers in a stream alone: ask with Accept: text/event-stream")
-        waiting = self._admitted(inputs, request_id, deadline, priority)
-        return await self._answered(waiting, partial(self._work.submit, waiting))
+        self._must_infer()
+        future = self._loop.create_future()
+        waiting = self._admitted(inputs, request_id, deadline, future, priority)
+        return await self._answered(waiting, future, partial(self._work.submit, waiting))
+
+    def begin(
+        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float, answered: Answered
+    ) -> DirectCall:
+        """As `infer`, without a task: `answered` is called once, in a later turn of the loop. What is wrong with the
+        request is raised at once."""
+        self._must_infer()
+        call = DirectCall(answered, self._deliveries, self._finish)
+        waiting = call.waiting = self._admitted(inputs, request_id, deadline, call)
+        if need := self._work.arena_bytes(waiting):
+            waiting.promise = self._pod.arena.promise(need)
+        try:
+            self._work.submit(waiting)
+        except BaseException:
+            waiting.end_promise()
+            raise
+        for tensor in inputs.values():
+            tensor.retain()
+        return call
+
+    def _finish(self, waiting: Waiting, error: Exception | None) -> None:
+        """A call has ended; `error` is None where it was answered."""
+        waiting.end_promise()
+        if isinstance(error, CallCancelled):
+            self._work.tally.cancels += 1
+            self._work.withdraw(waiting)
+        elif isinstance(error, (ModelError, WorkerDied, ArenaExhausted)):
+            self._work.tally.failures += 1
+        for tensor in waiting.inputs.values():
+            tensor.release()
 
     async def infer_on_each(
         self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float
@@ -157,11 +191,12 @@ class WorkerGroup:
         """The answers of every instance, each asked by itself: a warm-up. Errors take the place of answers."""
         calls = []
         for instance in self._instances:
-            waiting = self._admitted(inputs, request_id, deadline, 0)
-            calls.append(self._answered(waiting, partial(self._work.run_on, instance, waiting)))
+            future = self._loop.create_future()
+            waiting = self._admitted(inputs, request_id, deadline, future)
+            calls.append(self._answered(waiting, future, partial(self._work.run_on, instance, waiting)))
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    async def _answered(self, waiting: Waiting, begin: Callable[[], None]) -> dict[str, Tensor]:
+    async def _answered(self, waiting: Waiting, future: Future, begin: Callable[[], None]) -> dict[str, Tensor]:
         if need := self._work.arena_bytes(waiting):
             waiting.promise = self._pod.arena.promise(need)
         leased = [tensor for tensor in waiting.inputs.values() if tensor.lease is not None]
@@ -169,19 +204,23 @@ class WorkerGroup:
             tensor.retain()
         try:
             begin()
-            return await waiting.future
+            return await future
         except (ModelError, WorkerDied, ArenaExhausted):
             self._work.tally.failures += 1
             raise
         except asyncio.CancelledError:
             self._work.tally.cancels += 1
             self._work.withdraw(waiting)
-            _disown(waiting)
+            _disown(future)
             raise
         finally:
             waiting.end_promise()
             for tensor in leased:
                 tensor.release()
+
+    def _must_infer(self) -> None:
+        if not self.infers:
+            raise StreamingMismatch(f"{self.member.name} answers in a stream alone: ask with Accept: text/event-stream")
 
     @property
     def infers(self) -> bool:
@@ -282,11 +321,13 @@ class WorkerGroup:
         self._streams.abandon(stopped)
         self._work.detach()
 
-    def _admitted(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, priority: int) -> Waiting:
+    def _admitted(
+        self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, outcome: Outcome, priority: int = 0
+    ) -> Waiting:
         """The request as the queue takes it. Raises GroupStopped, DeadlineExceeded, BatchTooLarge, InvalidInput."""
         if self._stopping:
             raise GroupStopped(f"{self.member.name} {self.member.version} is stopping")
-        waiting = self._work.waiting_for(inputs, request_id, deadline, priority)
+        waiting = self._work.waiting_for(inputs, request_id, deadline, outcome, priority)
         if deadline <= waiting.arrived:
             raise DeadlineExceeded("the deadline had passed when the request came to the queue")
         if waiting.bucket and waiting.rows > self._work.policy.cap.limit:
@@ -305,9 +346,8 @@ class WorkerGroup:
         return GroupState.DEGRADED if ready else GroupState.DOWN
 
 
-def _disown(waiting: Waiting) -> None:
+def _disown(future: Future) -> None:
     """The caller is gone: nobody else would release outputs that came at the same moment."""
-    future = waiting.future
     if future.done() and not future.cancelled() and future.exception() is None:
         for tensor in future.result().values():
             tensor.release()

@@ -7,6 +7,7 @@ from podium.graph.executor import execute
 from podium.graph.plan import GraphPlan
 from podium.ipc.tensor import Tensor
 from podium.serving.contract import Contract
+from podium.serving.direct import Answered, DirectCall
 from podium.serving.group import WorkerGroup
 from podium.serving.streamed import StreamedAnswer
 from podium.telemetry.counting import RequestCounts, StreamCounts
@@ -79,6 +80,12 @@ class LiveRevision:
             raise StreamingMismatch(f"{self.resource.name} is a pipeline: pipelines do not stream in v1alpha1")
         group = self.groups[self.spec.members[0].name]
         return group.stream(inputs, request_id=request_id, deadline=deadline, counts=self.stream_counts)
+
+    def begin(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, answered: Answered) -> DirectCall:
+        """As `infer`, with a callback in place of a task; for a revision without a graph. Raises PodiumError."""
+        assert self._plan is None, "a graph is walked by tasks"
+        group = self.groups[self.spec.members[0].name]
+        return group.begin(inputs, request_id=request_id, deadline=deadline, answered=answered)
 
     def may_retry(self, member: str, error: Exception) -> bool:
         """A step may run again after its worker died, if the member is idempotent."""
