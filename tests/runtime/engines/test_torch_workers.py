@@ -14,6 +14,7 @@ from tests.support.waiting import eventually
 from podium.errors import ModelError, WorkerDied
 from podium.serving.group import WorkerGroup
 from podium_crds.assignment import EngineKind
+from podium_crds.tensors import DType
 
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
 
@@ -134,3 +135,25 @@ async def test_a_forked_worker_computes_with_the_threads_it_was_given(groups: Gr
     source = "import torch\ndef build(ctx):\n    return lambda x: {'y': x * 0 + torch.get_num_threads()}\n"
     group = await start(groups, source, engine={"threads": 2})
     assert (await ask(group, np.zeros((1, 1), np.float32))).tolist() == [[2]]
+
+
+async def test_a_branch_that_writes_to_its_input_harms_neither_the_sibling_nor_the_slot(groups: GroupMaker) -> None:
+    writer = await start(groups, "def build(ctx):\n    return lambda x: {'y': x.mul_(2)}\n")
+    reader = await start(groups, "def build(ctx):\n    return lambda x: {'y': x + 1}\n")
+    tensor = groups.pod.arena.tensor(DType.FP32, (1, 50_000))
+    tensor.array()[:] = 3
+    until = asyncio.get_running_loop().time() + 20
+    siblings = [writer, reader, reader, writer, reader]
+    answers = await asyncio.gather(
+        *(group.infer({"x": tensor}, request_id="r", deadline=until) for group in siblings), return_exceptions=True
+    )
+    for group, answer in zip(siblings, answers, strict=True):
+        if group is writer:
+            assert isinstance(answer, WorkerDied)
+        else:
+            assert not isinstance(answer, BaseException)
+            assert (answer["y"].array() == 4).all()
+            answer["y"].release()
+    assert (tensor.array() == 3).all()
+    tensor.release()
+    await eventually(lambda: writer.stats().restarts >= 1)

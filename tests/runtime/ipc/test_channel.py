@@ -1,18 +1,22 @@
 """The control plane over a real socket: who is connected, who is not, and what is lost when."""
 
+import asyncio
 import os
+import signal
 import stat
+import sys
 import threading
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from tests.support.waiting import eventually
 
 from podium.errors import ProtocolError
-from podium.ipc.channel import Broker, PeerGone, WorkerChannel
-from podium.ipc.protocol import Failure, FromWorker, Hello, Stop
+from podium.ipc.channel import MESSAGES_PER_WAKE_UP, Broker, NoCredit, PeerGone, WorkerChannel
+from podium.ipc.protocol import Failure, FromWorker, Grant, Hello, Stop
 
 PEER = b"model-0:1:1"
 
@@ -36,6 +40,16 @@ def worker(broker: Broker) -> object:
 def send_many(worker: WorkerChannel) -> None:
     for number in range(500):
         worker.send(Failure(1, number, "m"), [b"p"])
+
+
+def send_until_refused(broker: Broker, payload: bytes) -> int:
+    """How many messages the pipe takes, bounded by the number that would mean there is no bound."""
+    for number in range(10_000):
+        try:
+            broker.send(PEER, Grant(1, number), [payload])
+        except NoCredit:
+            return number
+    raise AssertionError("ten thousand messages were taken for a peer that reads none")
 
 
 class Inbox:
@@ -116,3 +130,43 @@ async def test_a_message_that_cannot_be_read_is_told_to_the_owner(broker: Broker
 async def test_a_path_too_long_for_a_socket_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too long"):
         Broker.open(tmp_path / ("x" * 120))
+
+
+async def test_a_stopped_peer_gets_everything_that_was_accepted_and_the_rest_is_refused(broker: Broker) -> None:
+    inbox = Inbox(broker)
+    arguments = ("-m", "tests.runtime.ipc.stopped_peer", broker.endpoint, PEER.decode(), str(os.getpid()))
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments)
+    try:
+        await eventually(lambda: inbox.messages, what="hello")
+        process.send_signal(signal.SIGSTOP)
+        payload = bytes(64 << 10)
+        accepted = send_until_refused(broker, payload)
+        assert accepted > 0
+        with pytest.raises(NoCredit):
+            broker.send(PEER, Grant(1, accepted), [payload])
+        process.send_signal(signal.SIGCONT)
+        await eventually(partial(inbox.has, 1 + accepted), what=f"{accepted} answers")
+        assert [message.batch for message in inbox.messages if isinstance(message, Failure)] == list(range(accepted))
+        assert inbox.payloads == [payload] * accepted
+        broker.send(PEER, Stop(1))
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_flood_is_taken_in_turns_with_the_rest_of_the_loop(broker: Broker, worker: WorkerChannel) -> None:
+    inbox = Inbox(broker)
+    worker.send(Hello(1, b"t", 1))
+    await eventually(lambda: inbox.messages)
+    thread = threading.Thread(target=send_many, args=(worker,))
+    thread.start()
+    seen = [1]
+    async with asyncio.timeout(30):
+        while len(inbox.messages) < 501:
+            await asyncio.sleep(0)
+            seen.append(len(inbox.messages))
+    thread.join(5)
+    # A turn of the loop may see the descriptor and the recheck of the turn before: two wake-ups at most.
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 2 * MESSAGES_PER_WAKE_UP
