@@ -141,6 +141,8 @@ class Member(Lenient):
     instances: Annotated[int, Field(ge=1, le=64)] = 1
     idempotent: bool = False
     timeout_seconds: int = 30
+    hang_timeout_seconds: int | None = None
+    """How long one forward may take before its worker counts as hung; None: until its requests' time is up."""
     load_timeout_seconds: int = 600
     warmup: tuple[Probe, ...] = ()
     warmup_timeout_seconds: int = 120

@@ -108,6 +108,7 @@ def _member(member: MemberRecord, digest: str | None, timeout: int, load_timeout
         batching=Batching.model_validate(model.batching.model_dump()),
         instances=model.instances,
         idempotent=model.idempotent,
+        hang_timeout_seconds=model.hang_timeout_seconds,
         timeout_seconds=timeout,
         load_timeout_seconds=load_timeout,
         warmup=tuple(Probe(inputs=request) for request in model.warmup.requests),

@@ -163,6 +163,9 @@ class ModelDefinition(Ruled):
     """Worker processes in each pod."""
     idempotent: bool = False
     """Whether a request that was started may be run once more after a worker died."""
+    hang_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
+    """How long one forward may take before its worker is killed as hung. Absent: until the time of its requests, and
+    timeoutSeconds, are over. Loading and warm-up have limits of their own."""
     warmup: WarmupSpec = WarmupSpec()
     """Requests run before a revision takes traffic."""
     smoke_test: SmokeTest | None = None

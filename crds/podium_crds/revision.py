@@ -69,7 +69,7 @@ LOAD_FIELDS = frozenset(
 )
 """What needs new workers, or, for `steps` and `outputs` of a pipeline, a new route through the same workers."""
 
-TUNING_FIELDS = frozenset({"batching", "idempotent", "timeout_seconds"})
+TUNING_FIELDS = frozenset({"batching", "hang_timeout_seconds", "idempotent", "timeout_seconds"})
 """What loaded workers take on between two batches. So do `timeoutSeconds` and `retries` of steps."""
 
 UNHASHED_FIELDS = frozenset({"replicas", "suspend", "pod_metadata", "rollout"})

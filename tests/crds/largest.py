@@ -87,6 +87,7 @@ def _definition(seed: str, tensors_each_way: int) -> JsonObject:
         },
         "instances": 64,
         "idempotent": True,
+        "hangTimeoutSeconds": 86400,
         "warmup": {"requests": [{"t": 1}] * 16, "timeoutSeconds": 86400},
         "smokeTest": {"request": {"t": 1}, "expect": {"t": 1}, "tolerance": "999999999.999999999"},
     }

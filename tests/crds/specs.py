@@ -65,6 +65,7 @@ _DEFINITION: dict[str, st.SearchStrategy[Any]] = {
     "batching": _BATCHING,
     "instances": st.integers(1, 3),
     "idempotent": st.booleans(),
+    "hangTimeoutSeconds": st.integers(1, 86400),
     "warmup": st.fixed_dictionaries({}, optional={"requests": st.lists(_OPEN, max_size=2)}),
     "smokeTest": st.fixed_dictionaries({"request": _OPEN}, optional={"expect": _OPEN}),
 }

@@ -27,6 +27,12 @@ def test_a_model_becomes_one_member_of_its_own_name_without_a_graph() -> None:
     [member] = revision.members
     assert (member.name, member.engine.entrypoint, member.batching.max_batch_size) == ("echo", "echo:Echo", 8)
     assert (revision.timeout_seconds, member.timeout_seconds, revision.graph) == (7, 7, None)
+    assert member.hang_timeout_seconds is None
+
+
+def test_the_time_after_which_a_worker_counts_as_hung_reaches_the_member() -> None:
+    [member] = compile_revision(record(a_model(hangTimeoutSeconds=60))).members
+    assert member.hang_timeout_seconds == 60
 
 
 def test_torch_options_reach_the_engine() -> None:

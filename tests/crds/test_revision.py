@@ -54,6 +54,7 @@ MODEL_CHANGES: dict[str, tuple[JsonObject, set[Hash]]] = {
     "smoke_test": ({"smokeTest": {"request": {"x": 1}}}, {"load"}),
     "batching": ({"batching": {"maxBatchSize": 8}}, {"tuning"}),
     "idempotent": ({"idempotent": True}, {"tuning"}),
+    "hang_timeout_seconds": ({"hangTimeoutSeconds": 60}, {"tuning"}),
     "timeout_seconds": ({"timeoutSeconds": 31}, {"tuning"}),
     "runtime": ({"runtime": {"image": "mine:1"}}, {"shape"}),
     "resources": ({"resources": {"limits": {"nvidia.com/gpu": 1}}}, {"shape"}),

@@ -274,9 +274,17 @@ class Dispatcher:
     def _watch_for_hang(self, instance: Supervisor, running: RunningBatch) -> None:
         """From when it may have begun."""
         latest = max(waiting.deadline for waiting in running.requests)
-        # A client's short deadline must not get the worker killed: the model's own timeout is the least it may take.
-        hung_at = max(latest, running.began + self.member.timeout_seconds) + HANG_GRACE_S
+        hung_at = self._hung_at(running.began, latest)
         running.hang_timer = self._loop.call_at(hung_at, instance.kill, f"batch {running.number} hung")
+
+    def _hung_at(self, began: float, latest: float) -> float:
+        """When a forward has made no progress for too long. `latest`: the last deadline in its batch."""
+        # A client's short deadline must not get the worker killed: the model's own timeout is the least it may take.
+        by_requests = began + self.member.timeout_seconds
+        # Only warm-up has deadlines beyond that: it compiles, and is given what it was promised.
+        if self.member.hang_timeout_seconds is not None and latest <= by_requests:
+            return began + self.member.hang_timeout_seconds
+        return max(latest, by_requests) + HANG_GRACE_S
 
     def _ready(self, instance: Supervisor) -> None:
         if instance.restarts and self.warm_up:

@@ -85,7 +85,11 @@ class HostedRevision:
         """Gives the shared workers this revision's batching: done when it becomes active."""
         for member in self.spec.members:
             if group := self.held[member.name].group:
-                tuned = {"idempotent": member.idempotent, "timeout_seconds": member.timeout_seconds}
+                tuned = {
+                    "idempotent": member.idempotent,
+                    "timeout_seconds": member.timeout_seconds,
+                    "hang_timeout_seconds": member.hang_timeout_seconds,
+                }
                 group.member = group.member.model_copy(update=tuned)
                 group.set_batching(member.batching)
 

@@ -123,6 +123,26 @@ async def test_a_hung_worker_is_killed_and_replaced(groups: GroupMaker, monkeypa
     np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
 
 
+async def test_a_model_may_say_after_how_long_it_is_hung(groups: GroupMaker) -> None:
+    group = await groups.start(CONTROLLED, timeout_seconds=600, hang_timeout_seconds=1)
+    (first,) = group.stats().pids
+    with pytest.raises(WorkerDied, match="hung"):
+        await ask(group, column(BLOCK), within_s=600)
+    await eventually(lambda: group.stats().restarts == 1 and group.stats().state is GroupState.READY)
+    assert group.stats().pids != (first,)
+
+
+async def test_warm_up_may_take_its_own_time(groups: GroupMaker) -> None:
+    """Its deadline is beyond what any request has."""
+    group = await groups.start(CONTROLLED, timeout_seconds=1, hang_timeout_seconds=1)
+    warm_up = asyncio.create_task(ask(group, column(BLOCK), within_s=600))
+    await eventually(groups.begun)
+    await asyncio.sleep(1.5)  # longer than the limit for requests, which is what must not apply
+    assert group.stats().restarts == 0
+    groups.go()
+    np.testing.assert_array_equal(await warm_up, column(4))
+
+
 async def test_a_short_client_deadline_does_not_get_a_slow_model_killed(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
