@@ -27,6 +27,23 @@ def call_model(url: str, model: str, inputs: list[str], version: str | None, tim
     return 0
 
 
+def stream_model(url: str, model: str, inputs: list[str], version: str | None, timeout_s: float) -> int:
+    """Prints each chunk as one line of JSON as it comes. Exit status as of `call_model`."""
+    try:
+        named = dict(_parse(item) for item in inputs)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    try:
+        with Client(url, timeout_s=timeout_s) as client:
+            for outputs in client.stream(model, named, version=version):
+                typer.echo(orjson.dumps(outputs).decode())
+    except ClientError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 1
+    return 0
+
+
 def _parse(item: str) -> tuple[str, Any]:
     name, separator, text = item.partition("=")
     if not separator:

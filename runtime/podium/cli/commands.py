@@ -57,10 +57,13 @@ def call(
     url: Annotated[str, typer.Option(help="Where it is served.")] = "http://127.0.0.1:8080",
     version: Annotated[str | None, typer.Option(help="Ask this version; otherwise traffic decides.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.001)] = 60.0,
+    stream: Annotated[bool, typer.Option("--stream", help="Ask for chunks, and print each as it comes.")] = False,
 ) -> None:
     """Send one request and print the answer."""
-    from podium.cli.call import call_model
+    from podium.cli.call import call_model, stream_model
 
+    if stream:
+        raise typer.Exit(stream_model(url, model, inputs, version, timeout))
     raise typer.Exit(call_model(url, model, inputs, version, timeout))
 
 

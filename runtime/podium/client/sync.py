@@ -1,6 +1,7 @@
 """`Client`: blocking calls over one keep-alive connection pool. Needs httpx alone; numpy arrays are taken if given."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +67,24 @@ class Client:
         answer = response.json()
         return Answer(answer["outputs"], answer["revision"], answer["version"])
 
+    def stream(self, name: str, inputs: Mapping[str, Any], *, version: str | None = None) -> Iterator[dict[str, Any]]:
+        """Asks a model for an answer in chunks: outputs by name, as they come. Leaving the loop ends the stream.
+
+        Raises ClientError, also in the middle: chunks before it are real, and the answer is not complete.
+        """
+        middle = f"/versions/{quote(version, safe='')}" if version else ""
+        path = f"/v1/models/{quote(name, safe='')}{middle}:stream"
+        body = {"inputs": {key: _tensor(value) for key, value in inputs.items()}}
+        try:
+            with self._http.stream("POST", path, json=body) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _refusal(response)
+                yield from _chunks(response.iter_lines())
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise ClientError(f"the stream from {self._http.base_url} broke: {reason}") from error
+
     def _path(self, name: str, version: str | None) -> str:
         kinds = {entry["kind"] for entry in self.models() if entry["id"] == name}
         family, verb = ("pipelines", "run") if kinds == {PIPELINE} else ("models", "predict")
@@ -81,6 +100,23 @@ class Client:
         if response.is_success:
             return response
         raise _refusal(response)
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Outputs of each event up to the last one. Raises ClientError for an error event, and where no end came."""
+    kind = "message"
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "event":
+            kind = value
+        elif field == "data" and kind == "message":
+            yield json.loads(value)["outputs"]
+        elif field == "data" and kind == "error":
+            error = json.loads(value)["error"]
+            raise ClientError(error["message"], None, error["code"])
+        elif field == "data":
+            return
+    raise ClientError("the stream ended before its end event: the answer is not complete")
 
 
 def _refusal(response: httpx.Response) -> ClientError:

@@ -18,6 +18,8 @@ Headers = list[tuple[bytes, bytes]]
 Fields = Mapping[bytes, bytes]
 """Request headers by lower-case name."""
 
+ABORT = "podium.abort"
+"""ASGI extension: a call that ends the connection at once, whatever is unsent."""
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 DUMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS

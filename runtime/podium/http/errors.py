@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from podium.errors import (
     ArenaExhausted,
+    ClientTooSlow,
     DeadlineExceeded,
     GroupStopped,
     InvalidInput,
@@ -13,6 +14,8 @@ from podium.errors import (
     PredictedLate,
     QueueFull,
     RequestError,
+    StreamingMismatch,
+    StreamsFull,
     WorkerDied,
 )
 from podium.graph.errors import BranchConditionError, MissingOutputError, StepError
@@ -92,6 +95,7 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (UnknownRouteError, 404, "unknown_route"),
     (MethodNotAllowedError, 405, "method_not_allowed"),
     (NotAcceptableError, 406, "not_acceptable"),
+    (StreamingMismatch, 406, "not_acceptable"),
     (BodyTimeoutError, 408, "body_timeout"),
     (DeclaredElsewhereError, 409, "declared_elsewhere"),
     (BodyTooLargeError, 413, "too_large"),
@@ -105,10 +109,12 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (QueueFull, 503, "queue_full"),
     (PredictedLate, 503, "predicted_late"),
     (CodecFailedError, 503, "codec_failed"),
+    (StreamsFull, 503, "streams_full"),
     (ArenaExhausted, 503, "memory_full"),
     (Overloaded, 503, "overloaded"),
     (WorkerDied, 503, "worker_died"),
     (GroupStopped, 503, "not_ready"),
+    (ClientTooSlow, 503, "client_too_slow"),
     (DeadlineExceeded, 504, "deadline_exceeded"),
     (ModelError, 500, "model_error"),
     (MissingOutputError, 500, "model_error"),

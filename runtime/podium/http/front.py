@@ -6,7 +6,7 @@ closes, `Connection: close`.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import urandom
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
 from podium.http.receiving import Receiving
 from podium.http.routes import HotRoute, RouteForm
+from podium.http.streaming import StreamCall, answer_stream, events_of, wants_events
 from podium.http.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
 from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
@@ -43,11 +44,17 @@ from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
+STREAMED = frozenset({RouteForm.STREAM, RouteForm.GENERATE_STREAM})
 CLOSE = (b"connection", b"close")
 REQUEST_ID_FIELD = HEADER_REQUEST_ID.encode()
 REVISION_FIELD = HEADER_REVISION.encode()
 STATUS_CLIENT_GONE = 499
-FORMS = {RouteForm.INFER: Form.INFER, RouteForm.BATCH: Form.BATCH, RouteForm.SINGLE: Form.SINGLE}
+FORMS = {
+    RouteForm.INFER: Form.INFER,
+    RouteForm.BATCH: Form.BATCH,
+    RouteForm.SINGLE: Form.SINGLE,
+    RouteForm.GENERATE_STREAM: Form.GENERATE,
+}
 
 
 class Door(NamedTuple):
@@ -105,6 +112,8 @@ class FrontDoor:
             return
         caller = _caller(scope)
         route = HotRoute.of(scope["path"])
+        if route is not None and route.form is RouteForm.PREDICT and wants_events(caller.fields):
+            route = replace(route, form=RouteForm.STREAM)
         if route is None:
             await self._serve_cold(scope, receive, send, caller)
         else:
@@ -129,11 +138,13 @@ class FrontDoor:
             if exchange.scope["method"] != "POST":
                 raise MethodNotAllowedError(exchange.scope["method"], "POST")
             revision = self._admission.pin(exchange.admitted, route.name, route.version, *route.kinds)
+            if route.form in STREAMED:
+                return await self._streamed(exchange, revision)
             answer = await self._inferred(exchange, revision)
         except ClientGoneError:
             return STATUS_CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - every error has an answer; unforeseen ones are logged there
-            plain = route.form is RouteForm.INFER
+            plain = route.form in (RouteForm.INFER, RouteForm.GENERATE_STREAM)
             answer = error_answer(answer_for(error), exchange.caller.request_id, plain=plain)
         await respond(exchange.send, answer, self._headers(exchange))
         return answer.status
@@ -160,6 +171,29 @@ class FrontDoor:
         finally:
             release(inputs)
             release(outputs)
+
+    async def _streamed(self, exchange: Exchange, revision: LiveRevision) -> int:
+        """Body in, events out. Returns the status that counts."""
+        caller, route = exchange.caller, exchange.route.form
+        form = FORMS[route] if route in FORMS else body_form(caller.fields.get(b"content-type"))
+        body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving)
+        try:
+            inputs, request = await self._codecs.read(form, revision.contract, await body.read_all(form))
+        finally:
+            body.close()
+        deadline = exchange.admitted.deadline(request.timeout_s)
+        call = StreamCall(
+            exchange.scope,
+            exchange.receive,
+            exchange.send,
+            deadline,
+            caller.request_id,
+            lambda: self._headers(exchange),
+        )
+        try:
+            return await answer_stream(call, revision, inputs, events_of(route, request, revision))
+        finally:
+            release(inputs)
 
     async def _watched(
         self, exchange: Exchange, revision: LiveRevision, inputs: dict[str, Tensor], deadline: float

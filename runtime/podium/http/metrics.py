@@ -13,6 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from podium.http.llm_metrics import llm_series
+from podium.http.stream_metrics import stream_series
 from podium.ipc.arena import Arena
 from podium.ipc.llm_stats import LlmStats
 from podium.serving.live import LiveRevision
@@ -48,6 +49,7 @@ class PodCollector(Collector):
         loaded = self._loaded()
         shown = self._shown(loaded)
         yield from _requests(shown)
+        yield from stream_series(shown)
         yield self._in_flight(loaded)
         yield self._model_loaded()
         yield from self._workers()

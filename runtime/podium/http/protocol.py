@@ -7,7 +7,7 @@ What it does not bound is bounded here: the head, trailers, chunks, connections,
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from podium.http.asgi import Headers, error_answer
+from podium.http.asgi import ABORT, Headers, error_answer
 from podium.http.errors import ErrorAnswer
 from podium.http.limits import HEAD_TIMEOUT_S, MAX_CHUNKS, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from podium.telemetry.logging import get_logger
@@ -46,6 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._quiet_bytes = 0
         """Bytes since the parser last finished a head or passed on a piece of a body."""
         self._stalled: tuple[object, float] | None = None
+        self._extensions = {ABORT: transport.abort}
         self._arm_keep_alive()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(TOO_MANY_CONNECTIONS)
@@ -68,6 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions
         self._in_head = True
         self._headers_seen = 0
         self._chunks = 0

@@ -8,9 +8,9 @@ from functools import lru_cache
 from podium_crds.assignment import ResourceKind
 
 HOT_PATH = re.compile(
-    r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<model_version>[^/:]+))?:(?P<verb>predict|batch)\Z"
+    r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<model_version>[^/:]+))?:(?P<verb>predict|batch|stream)\Z"
     r"|/v1/pipelines/(?P<pipeline>[^/:]+)(/versions/(?P<pipeline_version>[^/:]+))?:run\Z"
-    r"|/v2/models/(?P<oip>[^/]+)(/versions/(?P<oip_version>[^/]+))?/infer\Z"
+    r"|/v2/models/(?P<oip>[^/]+)(/versions/(?P<oip_version>[^/]+))?/(?P<oip_verb>infer|generate_stream)\Z"
     r"|/v1/(?!models/|pipelines/)(?P<alias>[^/:]+)/predict\Z"
 )
 MODEL = (ResourceKind.MODEL,)
@@ -26,6 +26,10 @@ class RouteForm(StrEnum):
     RUN = "run"
     INFER = "infer"
     BATCH = "batch"
+    STREAM = "stream"
+    """`:stream`, and `:predict` where the client accepts server-sent events."""
+    GENERATE_STREAM = "generate_stream"
+    """Triton's generate extension."""
     SINGLE = "single"
     """`/v1/{model}/predict`: one item for the one input, as Forge has it."""
 
@@ -51,5 +55,5 @@ class HotRoute:
         if name := match["pipeline"]:
             return HotRoute(RouteForm.RUN, name, match["pipeline_version"], PIPELINE)
         if name := match["oip"]:
-            return HotRoute(RouteForm.INFER, name, match["oip_version"], EITHER)
+            return HotRoute(RouteForm(match["oip_verb"]), name, match["oip_version"], EITHER)
         return HotRoute(RouteForm.SINGLE, match["alias"], None, EITHER)

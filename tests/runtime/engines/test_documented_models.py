@@ -11,14 +11,16 @@ from safetensors.torch import save_file
 from tests.runtime.worker.models import GroupMaker, ask
 
 from podium.errors import InvalidInput
+from podium.ipc.tensor import Tensor
 from podium.serving.group import WorkerGroup
+from podium.telemetry.counting import StreamCounts
 from podium_crds.assignment import EngineKind
 from podium_crds.tensors import DType, TensorSpec
 
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
 
 PAGE = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
-PYTHON, TORCH, HANDLER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PYTHON, STREAMING, TORCH, HANDLER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 async def test_the_python_model_scales(groups: GroupMaker) -> None:
@@ -26,6 +28,15 @@ async def test_the_python_model_scales(groups: GroupMaker) -> None:
     answers = await asyncio.gather(*(ask(group, np.full((rows, 2), 2, np.float32)) for rows in (1, 2)))
     for rows, answer in zip((1, 2), answers, strict=True):
         np.testing.assert_array_equal(answer, np.full((rows, 2), 6))
+
+
+async def test_the_streaming_model_counts(groups: GroupMaker) -> None:
+    imports = "import numpy as np\nfrom podium import Model\n"
+    group = await groups.start(imports + STREAMING, engine={"entrypoint": "model:Count"})
+    deadline = asyncio.get_running_loop().time() + 20
+    inputs = {"n": Tensor.from_array(np.array([[3]]))}
+    async with group.stream(inputs, request_id="r", deadline=deadline, counts=StreamCounts()) as answer:
+        assert [int(chunk["n"].array()[0]) async for chunk in answer] == [0, 1, 2]
 
 
 async def test_the_torch_model_takes_the_weights_of_the_artifact(groups: GroupMaker) -> None:

@@ -18,6 +18,7 @@ from podium.http.forms.bodies import (
     parse_text,
 )
 from podium.http.forms.document import Served, Tensors
+from podium.http.forms.generate import parse_generate
 from podium.http.forms.image import parse_image
 from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
 from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
@@ -38,6 +39,7 @@ class Form(StrEnum):
     INFER = "infer"
     BATCH = "batch"
     SINGLE = "single"
+    GENERATE = "generate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ READERS: Mapping[Form, Reader] = {
     Form.INFER: Reader(parse_infer, InferRequest),
     Form.BATCH: Reader(parse_batch, SingleRequest),
     Form.SINGLE: Reader(parse_single, SingleRequest),
+    Form.GENERATE: Reader(parse_generate, NamedRequest),
 }
 WRITERS: Mapping[Form, Callable[[Served, Any, Mapping[str, Tensor]], Answer]] = {
     Form.NAMED: predict_answer,
