@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import coldstart, echo, footprint
+from benchmarks import coldstart, echo, footprint, inline
 from benchmarks.result import FULL, QUICK, Effort, Result
 
 BENCHMARKS: dict[str, Callable[[Effort], Result]] = {
     "coldstart": lambda _: coldstart.run(),
     "echo": echo.run,
     "footprint": lambda _: footprint.run(),
+    "inline": inline.run,
 }
 
 
