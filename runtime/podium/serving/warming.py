@@ -1,7 +1,7 @@
 """Gates between loaded and ready: warm-up requests, a check of the declared outputs, and the smoke test."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -13,6 +13,7 @@ from podium.serving.contract import Contract, described, disagreement
 from podium.serving.errors import RevisionFailedError
 from podium.serving.group import WorkerGroup
 from podium.serving.named_tensors import bytes_elements, parse_tensor, parse_tensors, text_tensor
+from podium.serving.stream_warming import first_chunks, whole_answer
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Member, Probe
 from podium_crds.reasons import Reason
@@ -39,7 +40,8 @@ async def warm_up(member: Member, group: WorkerGroup) -> None:
                 await _on_every_instance(member, group, inputs, Reason.WARMUP_FAILED)
             if not member.warmup and member.inputs:
                 warmed = await _synthesized(member, group)
-            group.set_warm_up(warmed)
+            if group.infers:
+                group.set_warm_up(warmed)
     except TimeoutError as error:
         raise RevisionFailedError(
             Reason.WARMUP_FAILED, f"warm-up of {member.name} took longer than {member.warmup_timeout_seconds} s"
@@ -87,8 +89,12 @@ async def _synthesized(member: Member, group: WorkerGroup) -> list[dict[str, Ten
 async def _on_every_instance(member: Member, group: WorkerGroup, inputs: Mapping[str, Tensor], reason: Reason) -> None:
     """Each instance answers by itself, at the lowest weight that a group has on its device."""
     deadline = asyncio.get_running_loop().time() + member.warmup_timeout_seconds
-    with group.warming_up():
-        results = await group.infer_on_each(inputs, request_id="warm-up", deadline=deadline)
+    results: Sequence[dict[str, Tensor] | BaseException]
+    if group.infers:
+        with group.warming_up():
+            results = await group.infer_on_each(inputs, request_id="warm-up", deadline=deadline)
+    else:
+        results = await first_chunks(group, inputs, member.instances, deadline)
     for result in results:
         if isinstance(result, ContractBreach):
             raise RevisionFailedError(Reason.CONTRACT_MISMATCH, f"{member.name}: {result}") from result
@@ -97,7 +103,8 @@ async def _on_every_instance(member: Member, group: WorkerGroup, inputs: Mapping
         if isinstance(result, BaseException):
             raise result
         try:
-            _check_outputs(member, result)
+            # A chunk may carry some of the outputs only.
+            _check_outputs(member, [spec for spec in member.outputs if group.infers or spec.name in result], result)
         finally:
             _release(result)
 
@@ -106,11 +113,13 @@ async def _infer(
     group: WorkerGroup, inputs: Mapping[str, Tensor], request_id: str, member: Member
 ) -> dict[str, Tensor]:
     deadline = asyncio.get_running_loop().time() + member.warmup_timeout_seconds
+    if not group.infers:
+        return await whole_answer(group, inputs, deadline)
     return await group.infer(inputs, request_id=request_id, deadline=deadline)
 
 
-def _check_outputs(member: Member, outputs: Mapping[str, Tensor]) -> None:
-    for spec in member.outputs:
+def _check_outputs(member: Member, expected: Sequence[TensorSpec], outputs: Mapping[str, Tensor]) -> None:
+    for spec in expected:
         tensor = outputs.get(spec.name)
         if tensor is None and spec.optional:
             continue
