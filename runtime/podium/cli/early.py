@@ -20,8 +20,8 @@ from podium.serving.begun import BegunServer
 SHARED = ("numpy", "podium.ipc.channel", "podium.ipc.bootstrap", "podium.ipc.view", "podium_crds.assignment")
 """What front end and workers both import."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-FORKED = ("Torch", "Python")
-ENGINE = re.compile(r"""["']?(?:engine|kind)["']?:\s*["']?(Torch|Python)\b""")
+FORKED = ("Torch", "Onnx", "Handler", "Python")
+ENGINE = re.compile(rf"""["']?(?:engine|kind)["']?:\s*["']?({"|".join(FORKED)})\b""")
 MAX_BYTES = 1 << 20
 """Of each file that is looked through for engines."""
 

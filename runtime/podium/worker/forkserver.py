@@ -63,7 +63,7 @@ def rehearse(kind: str) -> None:
     from podium.engines import rehearsal
 
     try:
-        rehearsal.REHEARSALS[kind]()
+        rehearsal.REHEARSALS.get(kind, rehearsal.rehearse_python)()
     except Exception:  # noqa: BLE001 - an optimisation must not keep workers from being forked
         sys.excepthook(*sys.exc_info())
 

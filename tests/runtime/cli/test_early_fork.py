@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from tests.runtime.serving.processes import podium
 
-from podium.cli.early import THREAD_VARIABLES, likely_kinds
+from podium.cli.early import FORKED, THREAD_VARIABLES, likely_kinds
+from podium.serving.pod import FORKED_KINDS
 from podium.telemetry.processes import children_of
+from podium.worker.forkserver import LIBRARIES
 
 
 def test_engines_are_found_in_files_and_options_in_any_order(tmp_path: Path) -> None:
@@ -25,6 +27,10 @@ def test_engines_are_found_in_files_and_options_in_any_order(tmp_path: Path) -> 
 def test_nothing_is_guessed_from_other_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "file.yaml").write_text(text)
     assert likely_kinds(["-f", str(tmp_path / "file.yaml")], {}) == ()
+
+
+def test_every_engine_that_is_forked_can_be_begun_early() -> None:
+    assert set(FORKED) == {kind.value for kind in FORKED_KINDS} == set(LIBRARIES)
 
 
 def test_a_file_that_is_not_there_is_no_matter_here() -> None:
@@ -109,7 +115,7 @@ def early_children(folder: Path, *texts: str) -> list[str | None]:
     return kinds
 
 
-@pytest.mark.parametrize("kind", ["Python", "Torch"])
+@pytest.mark.parametrize("kind", sorted(LIBRARIES))
 def test_the_rehearsal_starts_no_thread_and_covers_what_a_worker_imports_first(kind: str) -> None:
     script = f"""
 import importlib, os, sys
