@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Largest JSON part of a request; larger tensors go as binary."""
     api_keys_path: Path | None = None
     """Folder of a mounted Secret (a file for each key), or file of lines `name: key`; None: anybody may ask."""
+    docs: bool = True
+    """Whether /docs and /openapi.json are answered."""
     access_log: bool = False
     """Whether each answer is logged: path, status, time, ids, the name of the API key; never a payload."""
     mount_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0

@@ -9,10 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
 from podium.errors import InvalidInput, PodiumError
 from podium.http.asgi import error_answer
 from podium.http.catalogue import add_catalogue
+from podium.http.docs_page import add_docs
 from podium.http.errors import MethodNotAllowedError, UnknownRouteError, answer_for
 from podium.http.health import add_health
 from podium.http.protocol_v2 import add_protocol
@@ -22,8 +24,10 @@ from podium.serving.residents import Residents
 RUNTIME_VERSION = version("podium")
 
 
-def cold_app(residents: Residents, metrics: CollectorRegistry) -> FastAPI:
-    """Every route but inference."""
+def cold_app(
+    residents: Residents, metrics: CollectorRegistry, *, with_docs: bool = True, with_keys: bool = False
+) -> FastAPI:
+    """Every route but inference. `with_keys`: the document says that inference needs one."""
     app = FastAPI(
         title="Podium",
         version=RUNTIME_VERSION,
@@ -37,10 +41,13 @@ def cold_app(residents: Residents, metrics: CollectorRegistry) -> FastAPI:
     add_protocol(app, residents, RUNTIME_VERSION)
     add_refused(app)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics_page() -> Response:
         """Prometheus text."""
         return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
+
+    if with_docs:
+        add_docs(app, residents, with_keys=with_keys)
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
@@ -61,7 +68,7 @@ def cold_app(residents: Residents, metrics: CollectorRegistry) -> FastAPI:
 
 def _typed(request: Request, error: HTTPException) -> Exception:
     if error.status_code == 404:
-        return UnknownRouteError(f"no route {request.url.path[:200]!r}; GET /openapi.json lists them")
+        return UnknownRouteError(f"no route {request.url.path[:200]!r}; GET /docs lists them")
     if error.status_code == 405:
         return MethodNotAllowedError(request.method, (error.headers or {}).get("Allow", "GET"))
     return InvalidInput(str(error.detail))

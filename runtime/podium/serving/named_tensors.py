@@ -5,7 +5,6 @@ Where the input is declared, the data alone will do: `"text": ["a", "b"]`.
 """
 
 import base64
-import binascii
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -137,7 +136,7 @@ def _from_base64(name: str, value: object, dtype: DType, shape: tuple[int, ...] 
         raise InvalidInput(f"input {name!r}: base64 needs a shape")
     try:
         raw = base64.b64decode(value, validate=True) if isinstance(value, str) else None
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or a character outside ASCII
         raw = None
     if raw is None:
         raise InvalidInput(f"input {name!r}: base64 must be a string of base64 (RFC 4648)")

@@ -1,6 +1,7 @@
 """`:predict` and `:run`: what they take, what they say to the rest."""
 
 import base64
+import json
 from typing import Any
 
 import httpx
@@ -230,3 +231,10 @@ def test_every_error_has_the_one_body(client: httpx.Client, method: str, path: s
     assert isinstance(body["error"] if path.startswith("/v2") else facts["message"], str)
     if status == 405:
         assert answer.headers["allow"]
+
+
+@pytest.mark.parametrize("text", ["é", "\udb01", "AA", "A A=", "====", 5, None, ["AAAA"]])
+def test_what_is_not_base64_is_422(client: httpx.Client, text: Any) -> None:
+    body = json.dumps({"inputs": {"x": {"dtype": "FP32", "shape": [1, 1], "base64": text}}})
+    answer = client.post("/v1/models/echo:predict", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_input")
