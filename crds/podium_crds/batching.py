@@ -89,6 +89,8 @@ class BatchingSpec(Ruled):
     """The longest an idle worker may wait for company, where waiting is expected to pay; 0: never waits."""
     max_queue_size: Annotated[int, Field(ge=1, le=65536)] = 256
     """Requests that may wait; the next one is answered 503 with Retry-After."""
+    max_concurrent_streams: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Answers in chunks that one instance gives at once; beyond them a request is answered 503 with Retry-After."""
     target_latency_milliseconds: Annotated[int, Field(ge=1, le=600_000)] | None = None
     """Batches grow and shrink so that 99 % of the answers take at most this long. Absent: maxBatchSize alone counts."""
     priority: Priority = 5

@@ -15,15 +15,15 @@ from podium_crds.base import (
     PositiveSeconds,
     Rule,
     Ruled,
-    Strict,
     VersionName,
 )
+from podium_crds.batching import BatchingSpec, PaddingSpec
 from podium_crds.engines import HandlerEngine, OnnxEngine, PythonEngine, TorchEngine, inline_rule
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import LocalReference, ObjectMeta
 from podium_crds.serving import ServingSpec
 from podium_crds.status import ServingStatus
-from podium_crds.tensors import TensorSpec
+from podium_crds.tensors import DType, TensorSpec
 from podium_crds.vllm import VllmEngine
 
 _SOURCE_PATTERN = (
@@ -68,19 +68,6 @@ class Source(Ruled):
             holds=lambda source: source.credentials_secret_ref is None or source.uri.startswith(("s3://", "https://")),
         ),
     )
-
-
-class BatchingSpec(Strict):
-    """How requests are gathered into tensor batches."""
-
-    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Most rows in one batch."""
-    max_delay_microseconds: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    """The longest an idle worker may wait for company; 0: never waits."""
-    max_queue_size: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Requests that may wait; the next one is answered 503 with Retry-After."""
-    max_concurrent_streams: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Answers in chunks that one instance gives at once; beyond them a request is answered 503 with Retry-After."""
 
 
 class WarmupSpec(Ruled):
@@ -134,6 +121,15 @@ def _block_rule(kind: EngineKind) -> Rule:
     )
 
 
+def _can_be_padded(entry: PaddingSpec, inputs: tuple[TensorSpec, ...]) -> bool:
+    return any(
+        spec.name == entry.input
+        and spec.dtype is not DType.BYTES
+        and all(axis < len(spec.shape) and spec.shape[axis] == -1 for axis in entry.dimensions)
+        for spec in inputs
+    )
+
+
 class ModelDefinition(Ruled):
     """A model without its pods: what a pipeline member is, and the first half of an InferenceModel."""
 
@@ -173,6 +169,15 @@ class ModelDefinition(Ruled):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *(_block_rule(kind) for kind in EngineKind),
+        Rule(
+            cel="!has(self.batching) || !has(self.batching.padding) || self.batching.padding.all(p, "
+            "has(self.inputs) && self.inputs.exists(i, i.name == p.input && i.dtype != 'BYTES' && "
+            "(has(p.dimensions) ? p.dimensions.all(d, d < size(i.shape) && i.shape[d] == -1) "
+            ": size(i.shape) > 1 && i.shape[1] == -1)))",
+            message="batching.padding names inputs that are declared, are not BYTES, and have size -1 in the padded "
+            "dimensions: declare them under inputs, such as {name: ids, dtype: INT64, shape: [-1, -1]}",
+            holds=lambda model: all(_can_be_padded(entry, model.inputs) for entry in model.batching.padding),
+        ),
         Rule(
             cel="!has(self.vllm) || !has(self.vllm.trustRemoteCode) || !self.vllm.trustRemoteCode "
             "|| has(self.source.digest)",

@@ -4,6 +4,7 @@ Used twice: against the Python predicates, and against the CEL rules in a real A
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from tests.crds.builders import DIGEST, JsonObject, a_definition, a_model, a_pipeline
 
@@ -49,7 +50,51 @@ _TORCH = {"entrypoint": "encoder:build"}
 _PYTHON = {"entrypoint": "echo:Echo"}
 _VLLM = {"source": {"uri": "s3://m/k"}, "engine": "VLLM", "vllm": {}}
 
+_IDS = {"name": "ids", "dtype": "INT64", "shape": [-1, -1]}
+
+
+def _padded(*inputs: JsonObject, **changes: Any) -> JsonObject:
+    return a_model(inputs=list(inputs), batching={"padding": [{"input": "ids", **changes}]})
+
+
+def _ragged(**changes: Any) -> JsonObject:
+    return a_model(batching={"ragged": {"inputs": ["ids"], "offsetsInput": "offsets", **changes}})
+
+
 REFUSED = (
+    Refused("padding of an undeclared input", _padded(), "are declared, are not BYTES", _padded(_IDS)),
+    Refused("padding of text", _padded({**_IDS, "dtype": "BYTES"}), "are not BYTES", _padded(_IDS)),
+    Refused("padding of a fixed size", _padded({**_IDS, "shape": [-1, 7]}), "have size -1", _padded(_IDS)),
+    Refused(
+        "padding of a dimension that is not there",
+        _padded(_IDS, dimensions=[2]),
+        "have size -1 in the padded dimensions",
+        _padded(_IDS, dimensions=[1]),
+    ),
+    Refused(
+        "an output cut in fewer dimensions than are padded",
+        _padded({**_IDS, "shape": [-1, -1, -1]}, dimensions=[1, 2], outputs=[{"name": "y"}]),
+        "must name one dimension for each padded dimension",
+        _padded({**_IDS, "shape": [-1, -1, -1]}, dimensions=[1, 2], outputs=[{"name": "y", "dimensions": [1, 2]}]),
+    ),
+    Refused(
+        "a padding value that is no number", _padded(_IDS, value="zero"), "expected a number in quotes", _padded(_IDS)
+    ),
+    Refused(
+        "a ragged batch whose rows cannot be told apart",
+        a_model(batching={"ragged": {"inputs": ["ids"]}}),
+        "needs offsetsInput, lengthsInput or both",
+        _ragged(),
+    ),
+    Refused("one name for two inputs", _ragged(lengthsInput="offsets"), "must be two names", _ragged(lengthsInput="n")),
+    Refused(
+        "padding and ragged",
+        a_model(
+            inputs=[_IDS], batching={"padding": [{"input": "ids"}], "ragged": {"inputs": ["x"], "offsetsInput": "o"}}
+        ),
+        "two ways to batch different lengths",
+        _padded(_IDS),
+    ),
     Refused(
         "engine Torch without its block",
         a_model(engine="Torch"),

@@ -180,6 +180,9 @@ def test_a_record_spells_every_default_out_so_that_a_later_release_reads_the_sam
         "maxDelayMicroseconds": 0,
         "maxQueueSize": 256,
         "maxConcurrentStreams": 64,
+        "priority": 5,
+        "deviceShare": 100,
+        "padding": [],
     }
 
 

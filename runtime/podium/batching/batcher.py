@@ -7,17 +7,15 @@ their own. Nothing fails for want of arena room: what finds none travels in the 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import prod
 
+from podium.batching.joining import Joining, Part, padding_of
 from podium.batching.queue import Waiting
-from podium.errors import ArenaExhausted, DescriptorError, InvalidInput, ModelError
+from podium.errors import ArenaExhausted, DescriptorError
 from podium.ipc.arena import Arena
 from podium.ipc.descriptor import Descriptor, Inline, SlotRange, TensorRef, aligned, check_granted, check_layout_of
 from podium.ipc.lease import Holder, Lease, Slot
 from podium.ipc.protocol import MAX_INLINE_BYTES
-from podium.ipc.tensor import NUMPY_DTYPES, Tensor, element_ends
-from podium_crds.tensors import DType
+from podium.ipc.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,8 @@ class GatheredInputs:
     """Bytes that were copied, 0 where every input went as it was."""
     gathers: int = 0
     """Tensors that were copied to."""
+    padding: tuple[int, int] = (0, 0)
+    """Elements of padded inputs, as requests brought them and as the model gets them."""
 
     def release(self, held: Collection[int] = ()) -> None:
         """Ends the worker's leases, but on slots whose generation is in `held`."""
@@ -39,13 +39,16 @@ class GatheredInputs:
                 lease.revoke()
 
 
-def gather(batch: Sequence[Waiting], arena: Arena, holder: Holder, inline_bytes: int) -> GatheredInputs:
+def gather(
+    batch: Sequence[Waiting], joining: Joining, arena: Arena, holder: Holder, inline_bytes: int
+) -> GatheredInputs:
     """One set of inputs for all requests of the batch. Raises ArenaExhausted where no message takes them either."""
-    names = list(batch[0].inputs)
-    parts = {name: [waiting.inputs[name] for waiting in batch] for name in names}
-    if len(batch) == 1 and all(tensors[0].lease is not None for tensors in parts.values()) and names:
-        return _as_they_are(batch[0].inputs, arena, holder)
-    total = sum(aligned(sum(tensor.nbytes for tensor in tensors)) for tensors in parts.values())
+    inputs = batch[0].inputs
+    in_arena = inputs and all(tensor.lease is not None for tensor in inputs.values())
+    if len(batch) == 1 and in_arena and not joining.is_ragged(batch):
+        return _as_they_are(inputs, arena, holder)
+    parts = joining.parts(batch)
+    total = sum([aligned(part.nbytes) for part in parts.values()])
     if total <= inline_bytes:
         return _inline(parts)
     try:
@@ -70,36 +73,28 @@ def _as_they_are(inputs: Mapping[str, Tensor], arena: Arena, holder: Holder) -> 
     return GatheredInputs(refs, [], list(leases.values()), 0)
 
 
-def _inline(parts: Mapping[str, Sequence[Tensor]]) -> GatheredInputs:
+def _inline(parts: Mapping[str, Part]) -> GatheredInputs:
     refs: dict[str, TensorRef] = {}
     payloads: list[bytes] = []
-    for name, tensors in parts.items():
-        refs[name] = Inline(len(payloads), tensors[0].dtype, _joined_shape(tensors))
-        payloads.append(b"".join(tensor.data for tensor in tensors))
-    return GatheredInputs(refs, payloads, [], sum(len(payload) for payload in payloads), len(payloads))
+    for name, part in parts.items():
+        refs[name] = Inline(len(payloads), part.dtype, part.shape)
+        payloads.append(part.joined())
+    copied = sum([len(payload) for payload in payloads])
+    return GatheredInputs(refs, payloads, [], copied, len(payloads), padding_of(parts))
 
 
-def _into_slot(parts: Mapping[str, Sequence[Tensor]], total: int, arena: Arena, holder: Holder) -> GatheredInputs:
+def _into_slot(parts: Mapping[str, Part], total: int, arena: Arena, holder: Holder) -> GatheredInputs:
     buffer = arena.allocate(total, holder)
     slot = buffer.lease.slot
     refs: dict[str, TensorRef] = {}
     offset = 0
-    for name, tensors in parts.items():
-        end = offset
-        for tensor in tensors:
-            buffer.data[end : end + tensor.nbytes] = tensor.data
-            end += tensor.nbytes
-        shape = _joined_shape(tensors)
-        refs[name] = Descriptor(slot.offset, slot.generation, offset, end - offset, tensors[0].dtype, shape)
-        offset += aligned(end - offset)
+    for name, part in parts.items():
+        nbytes = part.nbytes
+        part.write_to(buffer.data[offset : offset + nbytes])
+        refs[name] = Descriptor(slot.offset, slot.generation, offset, nbytes, part.dtype, part.shape)
+        offset += aligned(nbytes)
     arena.ledger.seal(slot)
-    return GatheredInputs(refs, [], [buffer.lease], total, len(refs))
-
-
-def _joined_shape(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    if len(tensors) == 1:
-        return tensors[0].shape
-    return (sum(tensor.shape[0] for tensor in tensors), *tensors[0].shape[1:])
+    return GatheredInputs(refs, [], [buffer.lease], total, len(refs), padding_of(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,51 +126,6 @@ def read_outputs(
         data = arena.read(grant.lease.slot, ref.offset, ref.nbytes)
         outputs[name] = Tensor(ref.dtype, ref.shape, data, grant.lease)
     return outputs
-
-
-def split(outputs: Mapping[str, Tensor], rows: Sequence[int]) -> list[dict[str, Tensor]]:
-    """Each request's share, in order, without copies and without leases yet (see `lease_out`).
-
-    Raises ModelError where an output has not the batch's rows.
-    """
-    if len(rows) <= 1:
-        return [dict(outputs)]
-    shares: list[dict[str, Tensor]] = [{} for _ in rows]
-    for name, tensor in outputs.items():
-        if not tensor.shape or tensor.shape[0] != sum(rows):
-            raise ModelError(f"output {name!r} has shape {list(tensor.shape)}, expected {sum(rows)} rows")
-        for share, part in zip(shares, split_rows(tensor, rows), strict=True):
-            share[name] = part
-    return shares
-
-
-def split_rows(tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
-    """Consecutive row ranges of one tensor. Raises ModelError where BYTES elements do not fill their data."""
-    bounds = _byte_bounds(tensor, rows)
-    trailing = tensor.shape[1:]
-    return [
-        Tensor(tensor.dtype, (count, *trailing), tensor.data[start:end], tensor.lease)
-        for count, (start, end) in zip(rows, pairwise(bounds), strict=True)
-    ]
-
-
-def _byte_bounds(tensor: Tensor, rows: Sequence[int]) -> list[int]:
-    per_row = prod(tensor.shape[1:])
-    bounds = [0]
-    if tensor.dtype is not DType.BYTES:
-        step = per_row * NUMPY_DTYPES[tensor.dtype].itemsize
-        for count in rows:
-            bounds.append(bounds[-1] + count * step)
-        return bounds
-    try:
-        ends = [0, *element_ends(tensor.data, tensor.shape[0] * per_row)]
-    except InvalidInput as error:
-        raise ModelError(str(error)) from error
-    position = 0
-    for count in rows:
-        position += count * per_row
-        bounds.append(ends[position])
-    return bounds
 
 
 def lease_out(share: Mapping[str, Tensor], arena: Arena, holder: Holder) -> dict[str, Tensor]:

@@ -12,12 +12,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from podium.http.batch_metrics import batch_series
 from podium.http.llm_metrics import llm_series
 from podium.http.stream_metrics import stream_series
 from podium.ipc.arena import Arena
 from podium.ipc.llm_stats import LlmStats
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
+from podium.serving.tally import Tally
 from podium.telemetry.counting import accumulated
 from podium.telemetry.garbage import PAUSE_BOUNDS_S, GarbageControl
 from podium_crds.assignment import LATENCY_BOUNDS_S
@@ -110,6 +112,7 @@ class PodCollector(Collector):
         states = GaugeMetricFamily("podium_workers", "Worker processes by state", labels=[*MEMBER_LABELS, "state"])
         sizes = HistogramMetricFamily("podium_batch_size", "Rows of each batch", labels=MEMBER_LABELS)
         copies, copied = _copy_families()
+        tallies: list[tuple[list[str], Tally]] = []
         measured: list[tuple[list[str], LlmStats]] = []
         for resident in self._residents:
             for hosted in resident.hosted:
@@ -128,9 +131,11 @@ class PodCollector(Collector):
                     copies.add_metric([*labels, "store"], stats.copies.stores)
                     copied.add_metric([*labels, "gather"], stats.copies.gathered_bytes)
                     copied.add_metric([*labels, "store"], stats.copies.stored_bytes)
+                    tallies.append((labels, stats.tally))
                     if stats.llm is not None:
                         measured.append((labels, stats.llm))
         yield from (restarts, looping, states, depth, sizes, copies, copied)
+        yield from batch_series(tallies)
         yield from llm_series(measured)
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from podium.batching.backlog import Backlog
-from podium.batching.batcher import lease_out, read_outputs, split
+from podium.batching.batcher import lease_out, read_outputs
 from podium.batching.bisect import halves
 from podium.batching.device import LOWEST_SHARE, Run
 from podium.batching.grants import OutputSize
+from podium.batching.joining import Joining
 from podium.batching.layouts import Layouts
 from podium.batching.policy import BatchPolicy
 from podium.batching.queue import BatchQueue, Outcome, Waiting
@@ -81,7 +82,7 @@ class Dispatcher:
         self._held = HeldInputs(pod.arena)
         self._output_size = OutputSize.of(member.outputs)
         self._ahead = HandAhead(self.backlog, self.hands)
-        self._sender = Sender(pod, self._output_size)
+        self._sender = Sender(pod, self._output_size, Joining(member.batching))
         self._alarm = PreciseTimer(self.pump)
         self._pump_is_due = False
         self._watch = DeadlineWatch(clock, self._expire, self._deadlines)
@@ -121,6 +122,7 @@ class Dispatcher:
         self.backlog.queue.max_size = batching.max_queue_size
         self.backlog.max_elements = batching.max_batch_elements
         self.layouts = Layouts(batching)
+        self._sender.joining = Joining(batching)
         for lane in self._lanes:
             lane.set_weight(batching.device_share)
 
@@ -261,6 +263,9 @@ class Dispatcher:
         self.tally.dispatched(batch, running.rows, now, why)
         self.tally.fill.add(running.rows / self.policy.cap.rows)
         self.tally.gather_s.add(self.clock() - now)
+        real, padded = running.inputs.padding
+        self.tally.real_elements += real
+        self.tally.padded_elements += padded
         self.tally.copies.gathered(running.inputs.gathers, running.inputs.gathered_bytes)
         return running
 
@@ -367,7 +372,7 @@ class Dispatcher:
                 arena.ledger.seal(running.grant.lease.slot)
             outputs = read_outputs(reply.outputs, payloads, running.grant, arena)
             good = self.outcomes.fail_items(running.requests, reply.errors) if reply.errors else running.requests
-            shares = split(outputs, [waiting.rows for waiting in good])
+            shares = running.joining.split(outputs, good, running.requests)
         except ProtocolError as error:
             self.outcomes.fail(running.requests, ModelError(f"the worker's answer was refused: {error}"))
             instance.kill(str(error))

@@ -76,7 +76,7 @@ class GroupStats:
     run_seconds: float
     """Time workers spent in the model."""
     tally: Tally
-    """All of that and more, as it is counted: read it, keep it not."""
+    """Everything that is counted: the live object, for reading at once."""
     pids: tuple[int, ...]
     instances: Mapping[InstanceState, int]
     """State → how many instances are in it; every state is there."""

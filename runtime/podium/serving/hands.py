@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from podium.batching.batcher import GatheredInputs, GrantedSlot
 from podium.batching.device import Run
+from podium.batching.joining import Joining
 from podium.batching.queue import Waiting
 from podium.ipc.protocol import MAX_IN_HAND
 from podium.serving.supervisor import Supervisor
@@ -21,6 +22,8 @@ class RunningBatch:
     rows: int
     inputs: GatheredInputs
     grant: GrantedSlot | None
+    joining: Joining
+    """How its inputs were joined: settings may change while it runs."""
     expected_s: float
     began: float
     """Monotonic seconds: its dispatch, or the answer to the batch before it."""

@@ -4,6 +4,7 @@ from itertools import count
 
 from podium.batching.batcher import GrantedSlot, gather
 from podium.batching.grants import OutputSize
+from podium.batching.joining import Joining
 from podium.batching.queue import Waiting
 from podium.errors import ArenaExhausted
 from podium.ipc.channel import NoCredit, PeerGone
@@ -18,7 +19,9 @@ from podium.serving.supervisor import Supervisor
 class Sender:
     """For one group."""
 
-    def __init__(self, pod: PodResources, output_size: OutputSize) -> None:
+    def __init__(self, pod: PodResources, output_size: OutputSize, joining: Joining) -> None:
+        self.joining = joining
+        """As the model is tuned now."""
         self._pod = pod
         self._output_size = output_size
         self._numbers = count(1)
@@ -26,12 +29,13 @@ class Sender:
     def send(self, instance: Supervisor, batch: list[Waiting], expected_s: float, now: float) -> RunningBatch:
         """The batch in the worker's hands. Raises ArenaExhausted, PeerGone, NoCredit; then nothing is held."""
         rows = sum(waiting.rows for waiting in batch)
-        inputs = gather(batch, self._pod.arena, instance.holder, self._pod.options.inline_bytes)
+        inputs = gather(batch, self.joining, self._pod.arena, instance.holder, self._pod.options.inline_bytes)
         grant = self._grant(instance.holder, self._output_size.estimate(rows))
         for waiting in batch:
             waiting.end_promise()
-        running = RunningBatch(next(self._numbers), batch, rows, inputs, grant, expected_s, now)
-        per_request = tuple([waiting.rows for waiting in batch]) if batch[0].bucket else ()
+        running = RunningBatch(next(self._numbers), batch, rows, inputs, grant, self.joining, expected_s, now)
+        sees_requests = batch[0].bucket and not self.joining.is_ragged(batch)
+        per_request = tuple([waiting.rows for waiting in batch]) if sees_requests else ()
         message = Dispatch(instance.epoch, running.number, per_request, inputs.refs, grant.range if grant else None)
         try:
             instance.send(message, inputs.payloads)

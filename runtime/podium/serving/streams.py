@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from podium.batching.batcher import GatheredInputs, gather
+from podium.batching.joining import STACKED
 from podium.batching.queue import Waiting
 from podium.errors import (
     ArenaExhausted,
@@ -201,7 +202,7 @@ class Streams:
         now = self._loop.time()
         request = Waiting(answer.request_id, answer.inputs, 1, (), now, now, self._loop.create_future())
         try:
-            sent = gather([request], self._pod.arena, instance.holder, self._pod.options.inline_bytes)
+            sent = gather([request], STACKED, self._pod.arena, instance.holder, self._pod.options.inline_bytes)
         except ArenaExhausted as error:
             self._finish(answer, error)
             return True

@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from podium.batching.batcher import GrantedSlot, gather, lease_out, read_outputs, split
+from podium.batching.batcher import GatheredInputs, GrantedSlot, lease_out, read_outputs
+from podium.batching.batcher import gather as gather_with
 from podium.batching.bisect import halves
 from podium.batching.grants import OutputSize
+from podium.batching.joining import STACKED
 from podium.batching.layouts import layout
 from podium.batching.queue import Waiting
+from podium.batching.splitting import split
 from podium.errors import ArenaExhausted, DescriptorError, LeaseError, ModelError
 from podium.ipc.arena import Arena
 from podium.ipc.descriptor import ALIGNMENT, Descriptor, Inline, grant_of
@@ -39,6 +42,10 @@ def a_request(**arrays: NDArray[np.generic] | Tensor) -> Waiting:
     loop = asyncio.new_event_loop()
     loop.close()
     return Waiting("id", inputs, rows, bucket, 1.0, 0.0, asyncio.Future(loop=loop))
+
+
+def gather(batch: list[Waiting], arena: Arena, holder: Holder, inline_bytes: int) -> GatheredInputs:
+    return gather_with(batch, STACKED, arena, holder, inline_bytes)
 
 
 def in_arena(arena: Arena, array: NDArray[np.generic]) -> Tensor:
