@@ -9,6 +9,9 @@ from podium_crds.tensors import DType, TensorSpec
 
 HEADROOM = 1.25
 """Over the largest recent bytes per row: cheaper than a round trip for a slightly longer answer."""
+MAX_OVER_MEAN = 4.0
+"""A grant is at most this many times what is usual: a rare huge answer asks for its slot, and the others, whose slots
+live as long as they are being sent, do not each hold as much."""
 MEAN_WEIGHT = 0.1
 """Of the newest batch in the mean."""
 DECAY = 0.98
@@ -40,7 +43,8 @@ class OutputSize:
         padding = self.tensors * ALIGNMENT
         if self.declared is not None:
             return self.declared * rows + padding
-        return aligned(round(self._per_row * HEADROOM * rows)) + padding if self._per_row else 0
+        per_row = min(self._per_row * HEADROOM, self._mean_per_row * MAX_OVER_MEAN)
+        return aligned(round(per_row * rows)) + padding if per_row else 0
 
     def expected(self, rows: int) -> int:
         """Bytes that `rows` take on average, for admission: the largest would refuse too many where shapes vary."""

@@ -18,12 +18,12 @@ def test_open_shapes_are_learned() -> None:
     assert size.estimate(1) > 4000
 
 
-def test_one_huge_answer_raises_the_grant_and_hardly_what_admission_expects() -> None:
+def test_one_huge_answer_raises_the_grant_by_little_and_hardly_what_admission_expects() -> None:
     size = OutputSize.of(())
     for _ in range(10):
         size.observe(1, 1 << 20, 1)
     size.observe(1, 64 << 20, 1)
-    assert size.estimate(1) > 64 << 20
+    assert 2 << 20 < size.estimate(1) < 8 << 20
     assert size.expected(1) < 2 << 20
     size.observe(1, 0, 1)
     assert size.expected(1) > 0

@@ -171,3 +171,34 @@ def test_readers_that_leave_in_the_middle_leave_nothing_behind(server: Podium) -
             leaver.take(MIB * number)
     fast(server, 4, 1)
     until(lambda: used_bytes(server) == 0, "every slot is free")
+
+
+def begin_to_send(server: Podium, nbytes: int) -> socket.socket:
+    """A connection that has declared a binary tensor of that size, and sent none of it."""
+    tensor = {
+        "name": "order",
+        "datatype": "INT64",
+        "shape": [nbytes // 16, 2],
+        "parameters": {"binary_data_size": nbytes},
+    }
+    header = json.dumps({"inputs": [tensor]}).encode()
+    sender = socket.create_connection(("127.0.0.1", int(url_of(server).rpartition(":")[2])), 60)
+    sender.sendall(
+        b"POST /v2/models/count/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n"
+        b"inference-header-content-length: %d\r\n\r\n%s" % (len(header) + nbytes, len(header), header)
+    )
+    return sender
+
+
+def test_bodies_that_come_in_hold_half_of_the_arena_and_the_next_is_told_to_come_back(server: Podium) -> None:
+    with begin_to_send(server, 60 * MIB):
+        until(lambda: used_bytes(server) >= 60 * MIB, "the first body has its slot")
+        with begin_to_send(server, 60 * MIB) as second:
+            answer = second.recv(4096).lower()
+            assert answer.startswith(b"http/1.1 503"), answer
+            assert b"retry-after: " in answer
+        fast(server, 4, 1)
+    until(lambda: used_bytes(server) == 0, "the first has left")
+    with begin_to_send(server, 60 * MIB):
+        until(lambda: used_bytes(server) >= 60 * MIB, "there is room again")
+    until(lambda: used_bytes(server) == 0, "every slot is free")
