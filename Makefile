@@ -6,9 +6,10 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help setup lint format test test-quick fuzz e2e demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
+.PHONY: help setup setup-vllm lint format test test-vllm test-quick fuzz e2e demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -30,6 +31,15 @@ $(VENV)/.ready: requirements/bootstrap.txt requirements/dev.txt requirements/wei
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
+setup-vllm: $(VLLM_VENV)/.ready ## Make the environment of engine VLLM: it pins another torch, so it has one of its own (3 GB)
+
+$(VLLM_VENV)/.ready: $(VENV)/.ready requirements/vllm.txt requirements/vllm-dev.txt
+	@echo "==> setting up $(VLLM_VENV) (first time: downloads vLLM and its torch, a few minutes)"
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(VLLM_VENV)
+	@$(BIN)/uv pip install -q --python $(VLLM_VENV)/bin/python --no-deps --require-hashes -r requirements/vllm.txt -r requirements/vllm-dev.txt
+	@$(BIN)/uv pip install -q --python $(VLLM_VENV)/bin/python --no-deps -e .
+	@touch $@
+
 lint: setup ## Formatting, lint rules, types, import contracts, generated files
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -42,8 +52,12 @@ format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: setup ## Everything that needs no node: units, real processes, the operator on a real API server
+test: setup setup-vllm ## Everything that needs no node: units, real processes, the operator on a real API server
 	$(BIN)/python -m pytest tests --ignore tests/mutants
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm
+
+test-vllm: setup-vllm ## The tests of engine VLLM alone, under its own environment
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
 test-quick: setup ## The tests that need no API server
 	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration --ignore tests/mutants
@@ -79,6 +93,8 @@ lock: setup ## Pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
 	$(LOCK) pyproject.toml --extra runtime --extra onnx --extra otel -c requirements/dev.txt -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --extra runtime --extra onnx --extra otel --extra torch -c requirements/dev.txt -o requirements/runtime-torch.txt
+	$(LOCK) pyproject.toml --extra runtime --extra otel requirements/vllm.in --override requirements/vllm-overrides.txt -o requirements/vllm.txt
+	$(LOCK) requirements/vllm-dev.in -c requirements/vllm.txt -o requirements/vllm-dev.txt
 	echo 'hatchling>=1.27' | $(LOCK) - -o images/build-requirements.txt
 	printf 'moto[s3]\nflask\nflask-cors\n' | $(LOCK) - -c requirements/dev.txt -o images/store/requirements.txt
 
@@ -89,4 +105,4 @@ ci: ## What continuous integration runs
 	bash .ci/run
 
 clean: cluster-down ## Remove the cluster, the virtual environment and all local state of this checkout
-	rm -rf $(VENV) .podium .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) .podium .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

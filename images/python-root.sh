@@ -1,10 +1,12 @@
 #!/bin/sh
-# Collects into $1 a root file system that runs this machine's python3 and nothing else: the interpreter, its standard
-# library, the shared libraries they load, the C++ runtime that wheels expect, certificates, time zones and one
-# unprivileged user. No shell, no package tool. What Debian packages the files came from is recorded in
-# var/lib/dpkg/status.d, where scanners look.
+# Collects into $1 a root file system that runs this machine's python3, the programs named by the other arguments, and
+# nothing else: the interpreter, its standard library, the shared libraries they load, the C++ runtime that wheels expect,
+# certificates, time zones and one unprivileged user. No shell unless it is named, no package tool. What Debian packages
+# the files came from is recorded in var/lib/dpkg/status.d, where scanners look.
 set -eu
 root=$1
+shift
+programs=$(for program in "$@"; do command -v "$program"; done)
 python=$(readlink -f "$(command -v python3)")
 stdlib=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 
@@ -40,6 +42,10 @@ parts='libm libdl librt libpthread libutil libresolv libanl libnss_dns libnss_fi
 wheels=$(for part in $parts; do ldconfig -p | sed -n "s,.*[[:space:]]$part\\.so\\.[0-9]* .*=> ,,p"; done | sort -u)
 # shellcheck disable=SC2046,SC2086  # lists of paths without spaces
 put $(needs "$python" "$stdlib"/lib-dynload/*.so $wheels) $wheels
+if [ -n "$programs" ]; then
+    # shellcheck disable=SC2046,SC2086
+    put $programs $(needs $programs)
+fi
 put /usr/share/zoneinfo/UTC
 python3 -m compileall -q -j 0 -s "$root" --invalidation-mode unchecked-hash "$root$stdlib"
 

@@ -8,7 +8,7 @@ from e2e.clusters.paths import REPOSITORY
 
 IMAGES = REPOSITORY / "images"
 NAMES = ("operator", "runtime", "store")
-VARIANTS = {"REQUIREMENTS": ("runtime", "runtime-torch")}
+VARIANTS = {"REQUIREMENTS": ("runtime", "runtime-torch", "vllm")}
 """Build arguments that name files, and what they may be."""
 
 

@@ -1,5 +1,6 @@
 """What is served: resources, revisions with their share of traffic, contracts, counts."""
 
+import time
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,6 +11,9 @@ from podium.serving.resident import Resident
 from podium.serving.residents import Residents
 from podium_crds.assignment import ResourceKind
 from podium_crds.tensors import TensorSpec
+
+STARTED = int(time.time())
+"""What clients of the OpenAI API are told as the time that a model was made: nothing here knows that."""
 
 
 def add_catalogue(app: FastAPI, residents: Residents) -> None:
@@ -81,6 +85,8 @@ def _described(resident: Resident, residents: Residents) -> dict[str, Any]:
     return {
         "id": resource.name,
         "object": "model",
+        "created": STARTED,
+        "owned_by": resource.namespace,
         "kind": resource.kind.value,
         "ready": resident.is_ready(),
         "version": primary.spec.version if primary else None,

@@ -34,8 +34,9 @@ from podium.http.forms.infer import HEADER_LENGTH
 from podium.http.forms.table import Form, answer_form, body_form
 from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
+from podium.http.openai import Call, OpenAIRoutes, openai_error
 from podium.http.receiving import Receiving
-from podium.http.routes import HotRoute, RouteForm
+from podium.http.routes import OPENAI_PATHS, HotRoute, RouteForm
 from podium.http.streaming import StreamCall, answer_stream, events_of, wants_events
 from podium.http.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
 from podium.ipc.tensor import Tensor
@@ -46,6 +47,7 @@ from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
 STREAMED = frozenset({RouteForm.STREAM, RouteForm.GENERATE_STREAM})
 CLOSE = (b"connection", b"close")
+OPENAI_FORMS = frozenset(OPENAI_PATHS.values())
 REQUEST_ID_FIELD = HEADER_REQUEST_ID.encode()
 REVISION_FIELD = HEADER_REVISION.encode()
 STATUS_CLIENT_GONE = 499
@@ -104,6 +106,7 @@ class FrontDoor:
         self._cold = cold
         self._clock = clock
         self._admission = Admission(residents, clock)
+        self._openai = OpenAIRoutes(self._admission, door.limits, door.receiving)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request (or the lifespan)."""
@@ -137,6 +140,8 @@ class FrontDoor:
                 exchange.caller.key = self._keys.name_of(exchange.caller.fields)
             if exchange.scope["method"] != "POST":
                 raise MethodNotAllowedError(exchange.scope["method"], "POST")
+            if route.form in OPENAI_FORMS:
+                return await self._openai.answer(self._call(exchange))
             revision = self._admission.pin(exchange.admitted, route.name, route.version, *route.kinds)
             if route.form in STREAMED:
                 return await self._streamed(exchange, revision)
@@ -144,10 +149,21 @@ class FrontDoor:
         except ClientGoneError:
             return STATUS_CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - every error has an answer; unforeseen ones are logged there
-            plain = route.form in (RouteForm.INFER, RouteForm.GENERATE_STREAM)
-            answer = error_answer(answer_for(error), exchange.caller.request_id, plain=plain)
+            answer = _error_answer(error, exchange)
         await respond(exchange.send, answer, self._headers(exchange))
         return answer.status
+
+    def _call(self, exchange: Exchange) -> Call:
+        caller = exchange.caller
+        return Call(
+            exchange.scope["path"],
+            caller.fields,
+            exchange.receive,
+            exchange.send,
+            exchange.admitted,
+            caller.request_id,
+            lambda: self._headers(exchange),
+        )
 
     async def _inferred(self, exchange: Exchange, revision: LiveRevision) -> Answer:
         """Body in, model, body out."""
@@ -270,6 +286,15 @@ def _forms(route: RouteForm, fields: Fields) -> tuple[Form, Form]:
         return form, answer_form(fields.get(b"accept"), form)
     form = FORMS[route]
     return form, form
+
+
+def _error_answer(error: Exception, exchange: Exchange) -> Answer:
+    """In the form that the route's clients know."""
+    found, request_id = answer_for(error), exchange.caller.request_id
+    if exchange.route.form in OPENAI_FORMS:
+        return openai_error(found, request_id)
+    plain = exchange.route.form in (RouteForm.INFER, RouteForm.GENERATE_STREAM)
+    return error_answer(found, request_id, plain=plain)
 
 
 def _caller(scope: Scope) -> Caller:

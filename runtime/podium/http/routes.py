@@ -32,6 +32,12 @@ class RouteForm(StrEnum):
     """Triton's generate extension."""
     SINGLE = "single"
     """`/v1/{model}/predict`: one item for the one input, as Forge has it."""
+    COMPLETIONS = "completions"
+    CHAT = "chat_completions"
+    """OpenAI's; the body says which model is asked."""
+
+
+OPENAI_PATHS = {"/v1/completions": RouteForm.COMPLETIONS, "/v1/chat/completions": RouteForm.CHAT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class HotRoute:
     @lru_cache(PATHS_KEPT)
     def of(path: str) -> "HotRoute | None":
         """None for every other path. `path` has been percent-decoded."""
+        if form := OPENAI_PATHS.get(path):
+            return HotRoute(form, "", None, MODEL)
         match = HOT_PATH.match(path)
         if match is None:
             return None

@@ -57,6 +57,9 @@ class VllmEngine:
         """Starts vLLM's engine process and waits until it has the weights. Raises LoadError, or what vLLM raises."""
         self._folder = private_folder()
         os.environ.update(environment(self._folder))
+        if self._device == "cpu" and self._member.engine.parameters.get("enforce_eager", True):
+            # vLLM compiles a part of its sampler also in eager mode; without a compiler, logprobs would fail.
+            os.environ["TORCHDYNAMO_DISABLE"] = "1"
         tempfile.tempdir = None  # read anew: vLLM's sockets go where TMPDIR says
         self._guard = start_guard(self._folder)
         try:

@@ -1,0 +1,262 @@
+"""`/v1/completions` and `/v1/chat/completions`: which model is asked, and the engine's response as it is written.
+
+The body is the engine's to understand, and the response the engine's to word: this module reads `model`, routes, and
+sends on. A request is a stream of the worker with `path` and `body` (BYTES); its chunks are `status` (INT32) and `type`
+(BYTES) once, then `body` (BYTES). No byte is sent before the first one of the body is here, so that an error before it
+has a status of its own; a later one becomes a last event.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from math import ceil
+
+import msgspec
+import numpy as np
+import orjson
+
+from podium.errors import InvalidInput, ModelError, RequestError
+from podium.http.asgi import JSON, Answer, Fields, Headers, Receive, Send, respond
+from podium.http.body import BodyReader
+from podium.http.disconnect import DisconnectWatch
+from podium.http.errors import ClientGoneError, ErrorAnswer, answer_for
+from podium.http.limits import Limits
+from podium.http.receiving import Receiving
+from podium.ipc.tensor import Tensor
+from podium.serving.admission import Admission, Admitted
+from podium.serving.live import LiveRevision
+from podium_crds.assignment import EngineKind, ResourceKind
+
+GENERATING = frozenset({EngineKind.VLLM})
+"""Engines that answer in this module's form."""
+EVENTS = b"text/event-stream"
+EVENT_END = b"\n\n"
+ERROR_EVENT = b'data: {"error"'
+MAX_RESPONSE_BYTES = 64 << 20
+"""Of a response that is not streamed."""
+MAX_MODEL_CHARS = 512
+MAX_SEQUENCES = 256
+"""Answers that one request may ask for: each is a request of its own to the engine."""
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}
+
+
+class NotGenerativeError(RequestError):
+    """The model takes tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request under way."""
+
+    path: str
+    fields: Fields
+    receive: Receive
+    send: Send
+    admitted: Admitted
+    request_id: str
+    headers: Callable[[], Headers]
+    """What every answer carries, as known at the time."""
+
+
+class _Asked(msgspec.Struct):
+    """What routing and bounds need of a body."""
+
+    model: str
+    prompt: msgspec.Raw = msgspec.Raw(b"null")
+    n: object = None
+
+
+class _Error(msgspec.Struct):
+    """As vLLM has it: the code is the status."""
+
+    code: int
+
+
+class _Failed(msgspec.Struct):
+    """An error event."""
+
+    error: _Error
+
+
+_DECODER = msgspec.json.Decoder(_Asked)
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_FAILED = msgspec.json.Decoder(_Failed)
+
+
+class OpenAIRoutes:
+    """Serves the two routes."""
+
+    def __init__(self, admission: Admission, limits: Limits, receiving: Receiving) -> None:
+        self._admission = admission
+        self._limits = limits
+        self._receiving = receiving
+
+    async def answer(self, call: Call) -> int:
+        """Answers to the last byte. Returns the status that counts: of a stream that broke, that of its error.
+
+        Raises PodiumError where nothing was sent yet.
+        """
+        raw = await self._body(call)
+        revision = self._revision(call, asked_model(raw))
+        watch = DisconnectWatch(call.receive)
+        try:
+            return await self._respond(call, revision, raw)
+        except asyncio.CancelledError:
+            if watch.client_left and watch.uncancel():
+                raise ClientGoneError("the client closed the connection") from None
+            raise
+        finally:
+            watch.stop()
+
+    async def _body(self, call: Call) -> bytes:
+        body = BodyReader(call.fields, call.receive, self._limits, self._receiving)
+        try:
+            return b"".join(await body.read_all())
+        finally:
+            body.close()
+
+    def _revision(self, call: Call, model: str) -> LiveRevision:
+        name, _, version = model.partition("@")
+        revision = self._admission.pin(call.admitted, name, version or None, ResourceKind.MODEL)
+        if revision.spec.graph is not None or revision.spec.members[0].engine.kind not in GENERATING:
+            raise NotGenerativeError(f"{name} takes tensors and generates no text; POST /v1/models/{name}:predict")
+        return revision
+
+    async def _respond(self, call: Call, revision: LiveRevision, raw: bytes) -> int:
+        inputs = {"path": _bytes_tensor(call.path.encode()), "body": _bytes_tensor(raw)}
+        deadline = call.admitted.deadline(None)
+        async with revision.stream(inputs, call.request_id, deadline) as answer:
+            head, parts = await _begun(aiter(answer))
+            if head.content_type.startswith(EVENTS):
+                if (failed := failed_at_once(head.first)) is not None:
+                    await respond(call.send, failed, call.headers())
+                    return failed.status
+                return await _send_events(call, head, parts)
+            await respond(call.send, await _whole(head, parts), call.headers())
+            return head.status
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """How a response begins, and its first bytes."""
+
+    status: int
+    content_type: bytes
+    first: bytes
+
+
+def asked_model(raw: bytes) -> str:
+    """The `model` of a body that asks for no more than one request may. Raises InvalidInput."""
+    try:
+        asked = _DECODER.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f'the body must be a JSON object with "model", the name of a model: {error}') from error
+    if not 0 < len(asked.model) <= MAX_MODEL_CHARS:
+        raise InvalidInput(f'"model" has {len(asked.model)} characters; expected a name of at most {MAX_MODEL_CHARS}')
+    sequences = _prompts(asked.prompt) * (asked.n if isinstance(asked.n, int) else 1)
+    if sequences > MAX_SEQUENCES:
+        raise InvalidInput(f"{sequences} sequences in one request (prompts x n); expected at most {MAX_SEQUENCES}")
+    return asked.model
+
+
+def _prompts(raw: msgspec.Raw) -> int:
+    """How many prompts that is: a list of texts or of token lists is several, a list of tokens is one."""
+    if bytes(memoryview(raw)[:1]) != b"[":
+        return 1
+    elements = _ELEMENTS.decode(raw)
+    return len(elements) if elements and bytes(memoryview(elements[0])[:1]) in (b'"', b"[", b"{") else 1
+
+
+def openai_error(error: ErrorAnswer, request_id: str) -> Answer:
+    """The error body of the OpenAI API, with the request id beside."""
+    headers = list(error.headers)
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()))
+    return Answer(error.status, orjson.dumps({"error": _error_object(error, request_id)}), JSON, tuple(headers))
+
+
+def _error_object(error: ErrorAnswer, request_id: str) -> dict[str, object]:
+    kind = _TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "server_error")
+    facts = {"message": error.message, "type": kind, "param": None, "code": error.code}
+    return {**facts, "retryable": error.retryable, "request_id": request_id}
+
+
+def failed_at_once(event: bytes) -> Answer | None:
+    """The answer that an error means where it is a stream's first event: its status can still be told."""
+    if not event.startswith(ERROR_EVENT):
+        return None
+    body = event.removeprefix(b"data: ").partition(EVENT_END)[0]
+    try:
+        code = _FAILED.decode(body).error.code
+    except msgspec.DecodeError:
+        return None
+    return Answer(code, body) if 400 <= code <= 599 else None
+
+
+async def _begun(chunks: "AsyncIterator[dict[str, Tensor]]") -> tuple[_Head, AsyncIterator[bytes]]:
+    """Waits for the head and the first bytes of the body. Raises what ended the stream before, or ModelError."""
+    try:
+        head = await anext(chunks)
+        status = int(head["status"].array().reshape(-1)[0])
+        content_type = _element(head["type"])
+    except (StopAsyncIteration, KeyError, IndexError, ValueError, TypeError) as error:
+        raise ModelError("the engine answered without status and type, which come first") from error
+    if not 200 <= status <= 599 or any(byte < 0x20 or byte > 0x7E for byte in content_type):
+        raise ModelError(f"the engine answered with status {status} or a type that no header takes")
+    bodies = _bodies(chunks)
+    return _Head(status, content_type, await anext(bodies, b"")), bodies
+
+
+async def _bodies(chunks: "AsyncIterator[dict[str, Tensor]]") -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        if (body := chunk.get("body")) is not None:
+            yield _element(body)
+
+
+async def _whole(head: _Head, parts: AsyncIterator[bytes]) -> Answer:
+    pieces, size = [head.first], len(head.first)
+    async for part in parts:
+        pieces.append(part)
+        size += len(part)
+        if size > MAX_RESPONSE_BYTES:
+            raise ModelError(f"the response has more than {MAX_RESPONSE_BYTES} bytes; ask for it with stream: true")
+    return Answer(head.status, b"".join(pieces), head.content_type)
+
+
+async def _send_events(call: Call, head: _Head, parts: AsyncIterator[bytes]) -> int:
+    headers = [(b"content-type", head.content_type), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    await call.send({"type": "http.response.start", "status": head.status, "headers": [*headers, *call.headers()]})
+    status, last = head.status, head.first
+    try:
+        await call.send({"type": "http.response.body", "body": last, "more_body": True})
+        async for part in parts:
+            last = part
+            await call.send({"type": "http.response.body", "body": part, "more_body": True})
+        event = b""
+    except Exception as error:  # noqa: BLE001 - the status is out: whatever it is, the client is told in an event
+        failed = answer_for(error)
+        status = failed.status
+        # An event that was cut in two must end before the next one begins.
+        event = (b"" if last.endswith(EVENT_END) else EVENT_END) + error_event(failed, call.request_id)
+    await call.send({"type": "http.response.body", "body": event})
+    return status
+
+
+def error_event(error: ErrorAnswer, request_id: str) -> bytes:
+    """The last event of a stream that broke. No [DONE] follows: the answer is not complete."""
+    return b"data: " + orjson.dumps({"error": _error_object(error, request_id)}) + EVENT_END
+
+
+def _bytes_tensor(value: bytes) -> Tensor:
+    array = np.empty(1, dtype=object)
+    array[0] = value
+    return Tensor.from_array(array)
+
+
+def _element(tensor: Tensor) -> bytes:
+    """The first element of a BYTES tensor, whose layout was checked as it came in."""
+    value = tensor.array().reshape(-1)[0]
+    if not isinstance(value, bytes):
+        raise TypeError("expected BYTES")
+    return value
