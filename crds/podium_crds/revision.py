@@ -10,10 +10,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from podium_crds.assignment import MAX_REVISION_BYTES, Graph, ResourceKind, ResourceRef, Step, StepCondition, StepInput
+from podium_crds.assignment import (
+    MAX_REVISION_BYTES,
+    EngineKind,
+    Graph,
+    ResourceKind,
+    ResourceRef,
+    Step,
+    StepCondition,
+    StepInput,
+)
 from podium_crds.base import Digest, JsonObject, Lenient, canonical_json, json_bytes
 from podium_crds.defaults import canonical
-from podium_crds.errors import AssignmentTooLargeError, RecordError, ReferenceNotFoundError, ResourceError
+from podium_crds.errors import AssignmentTooLargeError, Problem, RecordError, ReferenceNotFoundError, ResourceError
 from podium_crds.graph import Contract, check_graph
 from podium_crds.model import InferenceModel, ModelDefinition
 from podium_crds.parse import Resource
@@ -231,9 +240,18 @@ def graph_of(spec: InferencePipelineSpec) -> Graph:
 
 def _check(resource: Resource, graph: Graph, members: tuple[MemberRecord, ...]) -> None:
     contracts = {m.name: Contract(inputs=m.definition.inputs, outputs=m.definition.outputs) for m in members}
-    if faults := check_graph(graph, contracts):
-        subject = f"{resource.kind} {resource.metadata.name}"
-        raise ResourceError(subject, tuple(fault.problem() for fault in faults))
+    problems = [fault.problem() for fault in check_graph(graph, contracts)]
+    problems += [
+        Problem(
+            f"spec.models[{member.name}]",
+            "engine VLLM takes no named tensors, which are what a pipeline moves: "
+            "serve it as an InferenceModel, and ask that",
+        )
+        for member in members
+        if member.definition.engine is EngineKind.VLLM
+    ]
+    if problems:
+        raise ResourceError(f"{resource.kind} {resource.metadata.name}", tuple(problems))
 
 
 def _inline_definitions(resource: Resource) -> list[ModelDefinition]:

@@ -12,7 +12,7 @@ from tests.crds.largest import largest_model
 from tests.crds.specs import models
 
 from podium_crds.errors import RecordError, ReferenceNotFoundError, ResourceError
-from podium_crds.model import InferenceModelSpec, ModelDefinition
+from podium_crds.model import InferenceModel, InferenceModelSpec, ModelDefinition
 from podium_crds.parse import parse_resource
 from podium_crds.pipeline import InferencePipelineSpec
 from podium_crds.revision import (
@@ -265,6 +265,15 @@ def test_a_graph_that_cannot_run_is_refused_with_the_step_and_the_edge() -> None
     document = a_pipeline(steps=_step(inputs=[{"name": "txt", "from": "request.text"}]))
     with pytest.raises(ResourceError, match=r"spec\.steps\[tokenize\]\.inputs\[txt\]: member tokenizer has no such"):
         record(document)
+
+
+def test_a_member_that_takes_no_tensors_is_refused_also_where_it_is_referenced() -> None:
+    document = a_model()
+    document["spec"] = {"source": {"uri": "s3://m/k"}, "engine": "VLLM", "vllm": {}}
+    chat = parse_resource(document)
+    assert isinstance(chat, InferenceModel)
+    with pytest.raises(ResourceError, match=r"spec\.models\[m\]: engine VLLM takes no named tensors"):
+        revision_of(pipeline(**REFERENCING), {"echo": chat}, configmaps={}, image="runtime:1")
 
 
 def test_references_name_what_to_fetch_and_what_pods_mount() -> None:

@@ -182,9 +182,6 @@ class PodResources:
 
     def _forks(self, engine: EngineSpec, device: str) -> bool:
         # CUDA does not survive a fork, and a library's thread pool is fixed when it is imported.
-        # vLLM starts processes and threads of its own, which expect a fresh interpreter.
-        if engine.kind is EngineKind.VLLM:
-            return False
         fits = device == "cpu" and (engine.kind in SETS_ITS_THREADS or engine.threads == 1)
         return fits and engine.kind in FORKED_KINDS and self.options.use_fork_server
 

@@ -7,6 +7,7 @@ tools, logprobs, usage and the wording of errors are vLLM's. Whatever engine ans
 
 import asyncio
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -57,6 +58,9 @@ class VllmEngine:
         """Starts vLLM's engine process and waits until it has the weights. Raises LoadError, or what vLLM raises."""
         self._folder = private_folder()
         os.environ.update(environment(self._folder))
+        if self._device.startswith("cuda:") and self._ranks() == 1:
+            # vLLM takes the first device that it sees; the one of this instance may be another.
+            os.environ["CUDA_VISIBLE_DEVICES"] = self._device.removeprefix("cuda:")
         if self._device == "cpu" and self._member.engine.parameters.get("enforce_eager", True):
             # vLLM compiles a part of its sampler also in eager mode; without a compiler, logprobs would fail.
             os.environ["TORCHDYNAMO_DISABLE"] = "1"
@@ -147,6 +151,17 @@ class VllmEngine:
             await asyncio.to_thread(llm.shutdown, timeout=SHUTDOWN_TIMEOUT_S)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ranks(self) -> int:
+        """GPUs that one instance takes. Raises LoadError where they would be shared with another's."""
+        sizes = [self._member.engine.parameters.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")]
+        ranks = math.prod(size for size in sizes if isinstance(size, int))
+        if ranks > 1 and self._member.instances > 1:
+            raise LoadError(
+                f"{self._member.instances} instances of {ranks} GPUs each would share them: set instances: 1, and "
+                "replicas for more"
+            )
+        return ranks
 
     def _arguments(self) -> dict[str, Any]:
         """Every engine argument that is not vLLM's default. Raises LoadError."""
