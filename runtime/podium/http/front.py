@@ -156,7 +156,7 @@ class FrontDoor:
     def _call(self, exchange: Exchange) -> Call:
         caller = exchange.caller
         return Call(
-            exchange.scope["path"],
+            exchange.scope,
             caller.fields,
             exchange.receive,
             exchange.send,

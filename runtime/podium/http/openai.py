@@ -7,7 +7,7 @@ has a status of its own; a later one becomes a last event.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -15,16 +15,19 @@ import msgspec
 import numpy as np
 import orjson
 
-from podium.errors import InvalidInput, ModelError, RequestError
-from podium.http.asgi import JSON, Answer, Fields, Headers, Receive, Send, respond
+from podium.errors import ClientTooSlow, InvalidInput, ModelError, RequestError
+from podium.http.asgi import JSON, Answer, Fields, Headers, Receive, Scope, Send, respond
 from podium.http.body import BodyReader
 from podium.http.disconnect import DisconnectWatch
 from podium.http.errors import ClientGoneError, ErrorAnswer, answer_for
 from podium.http.limits import Limits
 from podium.http.receiving import Receiving
+from podium.http.streaming import abort
 from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
+from podium.serving.streamed import StreamedAnswer
+from podium.serving.streams import Outputs
 from podium_crds.assignment import EngineKind, ResourceKind
 
 GENERATING = frozenset({EngineKind.VLLM})
@@ -35,6 +38,8 @@ ERROR_EVENT = b'data: {"error"'
 MAX_RESPONSE_BYTES = 64 << 20
 """Of a response that is not streamed."""
 MAX_MODEL_CHARS = 512
+SEND_TIMEOUT_S = 15.0
+"""How long a client may take nothing of a stream: then its connection is cut. Engines give up such a stream sooner."""
 MAX_SEQUENCES = 256
 """Answers that one request may ask for: each is a request of its own to the engine."""
 
@@ -49,7 +54,7 @@ class NotGenerativeError(RequestError):
 class Call:
     """One request under way."""
 
-    path: str
+    scope: Scope
     fields: Fields
     receive: Receive
     send: Send
@@ -124,16 +129,16 @@ class OpenAIRoutes:
         return revision
 
     async def _respond(self, call: Call, revision: LiveRevision, raw: bytes) -> int:
-        inputs = {"path": _bytes_tensor(call.path.encode()), "body": _bytes_tensor(raw)}
+        inputs = {"path": _bytes_tensor(call.scope["path"].encode()), "body": _bytes_tensor(raw)}
         deadline = call.admitted.deadline(None)
         async with revision.stream(inputs, call.request_id, deadline) as answer:
-            head, parts = await _begun(aiter(answer))
+            head = await _begun(answer)
             if head.content_type.startswith(EVENTS):
                 if (failed := failed_at_once(head.first)) is not None:
                     await respond(call.send, failed, call.headers())
                     return failed.status
-                return await _send_events(call, head, parts)
-            await respond(call.send, await _whole(head, parts), call.headers())
+                return await _send_events(call, head, answer)
+            await respond(call.send, await _whole(head, answer), call.headers())
             return head.status
 
 
@@ -194,53 +199,70 @@ def failed_at_once(event: bytes) -> Answer | None:
     return Answer(code, body) if 400 <= code <= 599 else None
 
 
-async def _begun(chunks: "AsyncIterator[dict[str, Tensor]]") -> tuple[_Head, AsyncIterator[bytes]]:
+async def _begun(answer: StreamedAnswer) -> _Head:
     """Waits for the head and the first bytes of the body. Raises what ended the stream before, or ModelError."""
+    chunks = await answer.read()
     try:
-        head = await anext(chunks)
-        status = int(head["status"].array().reshape(-1)[0])
-        content_type = _element(head["type"])
-    except (StopAsyncIteration, KeyError, IndexError, ValueError, TypeError) as error:
+        status = int(chunks[0]["status"].array().reshape(-1)[0])
+        content_type = _element(chunks[0]["type"])
+    except (KeyError, IndexError, ValueError, TypeError) as error:
         raise ModelError("the engine answered without status and type, which come first") from error
     if not 200 <= status <= 599 or any(byte < 0x20 or byte > 0x7E for byte in content_type):
         raise ModelError(f"the engine answered with status {status} or a type that no header takes")
-    bodies = _bodies(chunks)
-    return _Head(status, content_type, await anext(bodies, b"")), bodies
+    while not (first := _body(chunks)):
+        if not (chunks := await answer.read()):
+            break
+    return _Head(status, content_type, first)
 
 
-async def _bodies(chunks: "AsyncIterator[dict[str, Tensor]]") -> AsyncIterator[bytes]:
-    async for chunk in chunks:
-        if (body := chunk.get("body")) is not None:
-            yield _element(body)
-
-
-async def _whole(head: _Head, parts: AsyncIterator[bytes]) -> Answer:
+async def _whole(head: _Head, answer: StreamedAnswer) -> Answer:
     pieces, size = [head.first], len(head.first)
-    async for part in parts:
-        pieces.append(part)
-        size += len(part)
+    while chunks := await answer.read():
+        pieces.append(_body(chunks))
+        size += len(pieces[-1])
         if size > MAX_RESPONSE_BYTES:
             raise ModelError(f"the response has more than {MAX_RESPONSE_BYTES} bytes; ask for it with stream: true")
     return Answer(head.status, b"".join(pieces), head.content_type)
 
 
-async def _send_events(call: Call, head: _Head, parts: AsyncIterator[bytes]) -> int:
+async def _send_events(call: Call, head: _Head, answer: StreamedAnswer) -> int:
     headers = [(b"content-type", head.content_type), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     await call.send({"type": "http.response.start", "status": head.status, "headers": [*headers, *call.headers()]})
-    status, last = head.status, head.first
     try:
-        await call.send({"type": "http.response.body", "body": last, "more_body": True})
-        async for part in parts:
-            last = part
-            await call.send({"type": "http.response.body", "body": part, "more_body": True})
-        event = b""
+        return await _events(call, head, answer)
+    except TimeoutError:
+        abort(call.scope)
+        return answer_for(ClientTooSlow(f"the client read nothing for {SEND_TIMEOUT_S:g} s")).status
+
+
+async def _events(call: Call, head: _Head, answer: StreamedAnswer) -> int:
+    """The body to its end. Raises TimeoutError where the client takes nothing."""
+    status, last, event = head.status, head.first, b""
+    try:
+        await _push(call, last)
+        while chunks := await answer.read():
+            last = _body(chunks)
+            await _push(call, last)
+    except TimeoutError:
+        raise
     except Exception as error:  # noqa: BLE001 - the status is out: whatever it is, the client is told in an event
         failed = answer_for(error)
         status = failed.status
         # An event that was cut in two must end before the next one begins.
         event = (b"" if last.endswith(EVENT_END) else EVENT_END) + error_event(failed, call.request_id)
-    await call.send({"type": "http.response.body", "body": event})
+    await _push(call, event, more=False)
     return status
+
+
+async def _push(call: Call, body: bytes, *, more: bool = True) -> None:
+    """Sends a part of the body. Raises TimeoutError where the client takes nothing."""
+    async with asyncio.timeout(SEND_TIMEOUT_S):
+        await call.send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _body(chunks: list[Outputs]) -> bytes:
+    """The part of the response that came with these chunks: those that came while the socket lagged leave together."""
+    return b"".join(_element(body) for chunk in chunks if (body := chunk.get("body")) is not None)
 
 
 def error_event(error: ErrorAnswer, request_id: str) -> bytes:

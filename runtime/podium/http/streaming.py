@@ -127,7 +127,7 @@ async def answer_stream(call: StreamCall, revision: LiveRevision, inputs: Tensor
             raise ClientGoneError("the client closed the connection") from None
         raise
     except TimeoutError:
-        _abort(call.scope)
+        abort(call.scope)
         return answer_for(DeadlineExceeded("the client read nothing until the deadline had passed")).status
     finally:
         watch.stop()
@@ -196,7 +196,8 @@ def _event(value: object) -> bytes:
     return b"data: " + orjson.dumps(value, option=DUMP_OPTIONS) + b"\n\n"
 
 
-def _abort(scope: Scope) -> None:
-    abort = (scope.get("extensions") or {}).get(ABORT)
-    if abort is not None:
-        abort()
+def abort(scope: Scope) -> None:
+    """Ends a connection at once, whatever is unsent."""
+    end = (scope.get("extensions") or {}).get(ABORT)
+    if end is not None:
+        end()
