@@ -39,7 +39,7 @@ class Codecs:
     async def write(self, form: Form, served: Served, request: Any, outputs: Mapping[str, Tensor]) -> Answer:
         """The answer. Borrows the outputs. Raises InvalidInput, NotAcceptableError, Overloaded, CodecFailedError."""
         form = form if form in WRITERS else Form.NAMED
-        if form in WRITES_TEXT and _text_bytes(request, outputs) > LARGE_ANSWER_BYTES:
+        if form in WRITES_TEXT and text_bytes(request, outputs) > LARGE_ANSWER_BYTES:
             return await self._process.write(form, served, request, outputs)
         return WRITERS[form](served, request, outputs)
 
@@ -48,7 +48,7 @@ class Codecs:
         await self._process.close()
 
 
-def _text_bytes(request: Any, outputs: Mapping[str, Tensor]) -> int:
+def text_bytes(request: Any, outputs: Mapping[str, Tensor]) -> int:
     """Bytes of tensors that will be written as text."""
     total = 0
     for name, tensor in outputs.items():

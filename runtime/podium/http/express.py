@@ -5,17 +5,20 @@ not ordinary (a large body, binary tensors, a pipeline, a trace to go on with, a
 the way of all others; both ways share the parsing, the admission and the answers.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from os import urandom
 from typing import Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from podium.http.asgi import JSON, Answer, error_answer
+from podium.http.codecs import LARGE_ANSWER_BYTES, text_bytes
 from podium.http.errors import answer_for
 from podium.http.forms.document import Served
 from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
 from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
+from podium.http.forms.table import Form
 from podium.http.front import REQUEST_ID_FIELD, REVISION_FIELD, STATUS_CLIENT_GONE, Door
 from podium.http.limits import REQUEST_ID
 from podium.http.routes import HotRoute, RouteForm
@@ -96,6 +99,9 @@ class ExpressRequest:
         if self._call is None:
             return
         self._call = None
+        if outputs is not None and text_bytes(self._wishes, outputs) > LARGE_ANSWER_BYTES:
+            self._lane.run(self._compose_apart({name: tensor.retain() for name, tensor in outputs.items()}))
+            return
         try:
             answer = self._refused(error) if outputs is None else self._composed(outputs)
         except Exception as broken:  # noqa: BLE001 - as above
@@ -103,13 +109,28 @@ class ExpressRequest:
         self._end(answer)
 
     def _composed(self, outputs: Mapping[str, Tensor]) -> Answer:
-        revision, wishes = self.admitted.revision, self._wishes
-        assert revision is not None, "a request that was submitted is pinned"
-        served = Served(revision.resource.name, revision.spec.version, revision.name, self._request_id)
+        wishes, served = self._wishes, self._served()
         if isinstance(wishes, InferRequest):
             return infer_answer(served, wishes, outputs)
         assert wishes is not None, "a request that was submitted was parsed"
         return predict_answer(served, wishes, outputs)
+
+    async def _compose_apart(self, outputs: Mapping[str, Tensor]) -> None:
+        """Has a large answer written in the codec process. Owns the outputs."""
+        try:
+            form = Form.INFER if isinstance(self._wishes, InferRequest) else Form.NAMED
+            answer = await self._lane.codecs.write(form, self._served(), self._wishes, outputs)
+        except Exception as error:  # noqa: BLE001 - as above
+            answer = self._refused(error)
+        finally:
+            for tensor in outputs.values():
+                tensor.release()
+        self._end(answer)
+
+    def _served(self) -> Served:
+        revision = self.admitted.revision
+        assert revision is not None, "a request that was submitted is pinned"
+        return Served(revision.resource.name, revision.spec.version, revision.name, self._request_id)
 
     def _refused(self, error: Exception | None) -> Answer:
         assert error is not None, "an outcome is outputs or an error"
@@ -145,6 +166,8 @@ class ExpressLane:
 
     def __init__(self, residents: Residents, door: Door, clock: Callable[[], float]) -> None:
         self.admission = Admission(residents, clock)
+        self.codecs = door.codecs
+        self._tasks: set[asyncio.Task[None]] = set()
         self._residents = residents
         self._open = door.keys is None and not door.access_log.enabled
         self._json_bytes = min(MAX_BODY_BYTES, door.limits.json_bytes, door.limits.body_bytes)
@@ -159,6 +182,12 @@ class ExpressLane:
     def is_closing(self) -> bool:
         """Whether connections end with their next answer."""
         return self._residents.drain.is_closing
+
+    def run(self, work: Coroutine[object, object, None]) -> None:
+        """Runs what has to wait after all, to its end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def takes(self, method: bytes, path: bytes, headers: Headers) -> HotRoute | None:
         """The route of an ordinary request whose head this is, else None."""

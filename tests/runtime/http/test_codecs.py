@@ -251,13 +251,20 @@ data:
   models.py: |
     from podium import Model
 
+    import numpy as np
+
     class Echo(Model):
         def infer(self, inputs):
             return dict(inputs)
+
+    class Grow(Model):
+        def infer(self, inputs):
+            return {"y": np.tile(inputs["x"], (1, 100_000))}
 """
-    for name, spec in (
-        ("rows", "dtype: FP32, shape: [-1, -1, 3]"),
-        ("picture", "dtype: UINT8, shape: [-1, -1, -1, 3]"),
+    for name, model, spec in (
+        ("rows", "Echo", "dtype: FP32, shape: [-1, -1, 3]"),
+        ("picture", "Echo", "dtype: UINT8, shape: [-1, -1, -1, 3]"),
+        ("grow", "Grow", "dtype: FP32, shape: [-1, 1]"),
     ):
         yaml += f"""---
 apiVersion: podium.dev/v1alpha1
@@ -266,7 +273,7 @@ metadata: {{name: {name}}}
 spec:
   source: {{uri: "configmap://code"}}
   engine: Python
-  python: {{entrypoint: "models:Echo"}}
+  python: {{entrypoint: "models:{model}"}}
   inputs: [{{name: x, {spec}}}]
 """
     (tmp_path / "models.yaml").write_text(yaml)
@@ -308,6 +315,21 @@ def test_large_json_goes_through_the_codec_process_and_survives_its_death(big: S
     used = [line for line in page.splitlines() if line.startswith("podium_arena_bytes") and 'state="used"' in line]
     assert used
     assert all(line.endswith(" 0.0") for line in used), used
+
+
+def test_a_large_answer_to_a_small_request_is_written_in_the_codec_process_too(big: Server) -> None:
+    for path, body in (
+        ("/v1/models/grow:predict", {"inputs": {"x": [[1.5]]}}),
+        ("/v2/models/grow/infer", {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.5]}]}),
+    ):
+        answer = httpx.post(big.url + path, json=body, timeout=30)
+        assert answer.status_code == 200, answer.text[:300]
+        outputs = answer.json()["outputs"]
+        data = outputs[0]["data"] if isinstance(outputs, list) else outputs["y"]["data"][0]
+        assert data == [1.5] * 100_000
+        assert answer.headers["x-request-id"]
+    assert len(codec_pids(big)) == 1
+    until(lambda: "podium_requests_in_flight 0.0" in httpx.get(big.url + "/metrics").text, "nothing in flight")
 
 
 def test_an_image_reaches_the_model_as_pixels_and_a_bad_one_is_422(big: Server) -> None:
