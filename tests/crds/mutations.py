@@ -4,14 +4,27 @@ from copy import deepcopy
 from random import Random
 from typing import Any
 
-from tests.crds.builders import DIGEST, JsonObject, a_definition, a_model, a_pipeline
+from tests.crds.builders import DIGEST, JsonObject, a_definition, a_model, a_pipeline, a_resource
+
+from podium_crds.assignment import ResourceKind
 
 Container = dict[str, Any] | list[Any]
 
 _VALUES: tuple[Any, ...] = (
     *("", "x", "X y", "1", "-1", "0.5", "a.b", "a/b", "a:b", "request.x", "one.y", "Torch", "FP32", "Surge", "é" * 70),
     *(-1, 0, 1, 64, 5000, 2**31, 2**40, 2**60, 1.5, 2.0, True, False, None),
-    *([], [1], ["x"], {}, {"a": 1}, {"name": "x"}, {"uri": "http://a/b"}, {"entrypoint": "a:b"}),
+    *(
+        [],
+        [1],
+        ["x"],
+        {},
+        {"a": 1},
+        {"name": "x"},
+        {"uri": "http://a/b"},
+        {"entrypoint": "a:b"},
+        {"file": "a/b.onnx"},
+        {"exportedProgram": "m.pt2"},
+    ),
 )
 
 
@@ -22,7 +35,7 @@ def mutants(seed: int, count: int) -> list[JsonObject]:
 
 
 def _mutant(random: Random, number: int) -> JsonObject:
-    document = deepcopy(random.choice([_full_model(), _full_pipeline()]))
+    document = deepcopy(random.choice([_full_model(), _full_pipeline(), *_other_engines()]))
     document["metadata"]["name"] = f"m{number}"
     place, key = random.choice(_places(document["spec"]))
     match random.randrange(10):
@@ -88,6 +101,21 @@ def _full_definition() -> JsonObject:
 
 def _full_model() -> JsonObject:
     return a_model(**_full_definition(), **_serving())
+
+
+def _other_engines() -> list[JsonObject]:
+    """Models of the other engines with all their options, one thing of which can then go wrong."""
+    code = {"entrypoint": "echo:Echo", "threads": 2}
+    blocks: dict[str, JsonObject] = {
+        "Torch": {"exportedProgram": "a/model.pt2", "device": "Cpu", "compile": True, "threads": 2},
+        "Onnx": {"file": "model.onnx", "device": "Auto", "threads": 2, "optimization": "Basic", "spinning": True},
+        "Handler": code,
+    }
+    source = {"uri": "s3://models/echo/1"}
+    return [
+        a_resource(ResourceKind.MODEL, "m", {"source": source, "engine": engine, engine.lower(): block})
+        for engine, block in blocks.items()
+    ]
 
 
 def _full_pipeline() -> JsonObject:

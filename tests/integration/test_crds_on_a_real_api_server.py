@@ -94,7 +94,7 @@ def test_the_api_server_accepts_the_resource_without_the_fault(kubectl: Kubectl,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"engine": "Onnx"}, 'supported values: "Torch", "Python"'),
+        ({"engine": "Caffe"}, 'supported values: "Torch", "Onnx", "Python", "Handler", "VLLM"'),
         ({"replicas": -1}, "spec.replicas"),
         ({"replicas": "3"}, "spec.replicas"),
         ({"replica": 3}, 'unknown field "spec.replica"'),
@@ -142,7 +142,8 @@ def test_defaults_are_persisted(kubectl: Kubectl) -> None:
     spec = kubectl.get(MODELS, "echo")["spec"]
     assert spec["replicas"] == 1
     assert spec["version"] == "1"
-    assert spec["batching"] == {"maxBatchSize": 32, "maxDelayMicroseconds": 0, "maxQueueSize": 256}
+    batching = {"maxBatchSize": 32, "maxDelayMicroseconds": 0, "maxQueueSize": 256, "maxConcurrentStreams": 64}
+    assert spec["batching"] == batching
     assert spec["rollout"]["strategy"] == "Auto"
     assert spec["rollout"]["drainTimeoutSeconds"] == 300
 
