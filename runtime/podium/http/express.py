@@ -84,7 +84,7 @@ class ExpressRequest:
             parse = parse_infer if route.form is RouteForm.INFER else parse_predict
             inputs, self._wishes = parse(body, revision.contract)
             deadline = admitted.deadline(self._wishes.timeout_s)
-            self._call = revision.begin(inputs, self._request_id, deadline, self._answered)
+            self._call = revision.begin(inputs, self._request_id, deadline, self._answered, self._wishes.priority)
         except Exception as error:  # noqa: BLE001 - every error has an answer; unforeseen ones are logged there
             self._end(self._refused(error))
 

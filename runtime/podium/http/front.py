@@ -181,7 +181,8 @@ class FrontDoor:
         outputs: dict[str, Tensor] = {}
         try:
             deadline = exchange.admitted.deadline(getattr(request, "timeout_s", None))
-            outputs = await self._watched(exchange, revision, inputs, deadline)
+            priority: int = getattr(request, "priority", 0)
+            outputs = await self._watched(exchange, revision, inputs, deadline, priority)
             served = Served(revision.resource.name, revision.spec.version, revision.name, caller.request_id)
             return await self._codecs.write(answer_as, served, request, outputs)
         finally:
@@ -212,12 +213,12 @@ class FrontDoor:
             release(inputs)
 
     async def _watched(
-        self, exchange: Exchange, revision: LiveRevision, inputs: dict[str, Tensor], deadline: float
+        self, exchange: Exchange, revision: LiveRevision, inputs: dict[str, Tensor], deadline: float, priority: int
     ) -> dict[str, Tensor]:
         """The outputs; if the client leaves before they are there, the work is cancelled and ClientGoneError raised."""
         watch = DisconnectWatch(exchange.receive)
         try:
-            return await revision.infer(inputs, exchange.caller.request_id, deadline)
+            return await revision.infer(inputs, exchange.caller.request_id, deadline, priority)
         except asyncio.CancelledError:
             if watch.client_left and watch.uncancel():
                 raise ClientGoneError("the client closed the connection") from None

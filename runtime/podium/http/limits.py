@@ -18,6 +18,8 @@ class Limits:
 
 MIN_BODY_RATE = 64 << 10
 """Bytes per second: a slower body holds memory that others wait for."""
+MAX_PRIORITY = 9
+"""The least urgent; 1 is the most urgent, 0 the model's own."""
 MAX_TIMEOUT_MS = 3_600_000
 MAX_DEPTH = 16
 """Levels of nesting of a JSON document."""

@@ -156,13 +156,13 @@ class WorkerGroup:
         return await self._answered(waiting, future, partial(self._work.submit, waiting))
 
     def begin(
-        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float, answered: Answered
+        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float, answered: Answered, priority: int = 0
     ) -> DirectCall:
         """As `infer`, without a task: `answered` is called once, in a later turn of the loop. What is wrong with the
         request is raised at once."""
         self._must_infer()
         call = DirectCall(answered, self._deliveries, self._finish)
-        waiting = call.waiting = self._admitted(inputs, request_id, deadline, call)
+        waiting = call.waiting = self._admitted(inputs, request_id, deadline, call, priority)
         if need := self._work.arena_bytes(waiting):
             waiting.promise = self._pod.arena.promise(need)
         try:

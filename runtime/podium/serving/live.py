@@ -60,11 +60,17 @@ class LiveRevision:
         if not self.in_flight:
             callback()
 
-    async def infer(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> dict[str, Tensor]:
-        """Outputs leased to the caller. `inputs` are borrowed for the call. Raises PodiumError."""
+    async def infer(
+        self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, priority: int = 0
+    ) -> dict[str, Tensor]:
+        """Outputs leased to the caller. `inputs` are borrowed for the call. Raises PodiumError.
+
+        `priority` from 1, the most urgent, to 9 holds in every step; 0: each model's own.
+        """
         if self._plan is None:
-            return await self.groups[self.spec.members[0].name].infer(inputs, request_id=request_id, deadline=deadline)
-        return await execute(self._plan, inputs, _MemberCalls(self, request_id), deadline)
+            group = self.groups[self.spec.members[0].name]
+            return await group.infer(inputs, request_id=request_id, deadline=deadline, priority=priority)
+        return await execute(self._plan, inputs, _MemberCalls(self, request_id, priority), deadline)
 
     @property
     def streams(self) -> bool:
@@ -81,11 +87,13 @@ class LiveRevision:
         group = self.groups[self.spec.members[0].name]
         return group.stream(inputs, request_id=request_id, deadline=deadline, counts=self.stream_counts)
 
-    def begin(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, answered: Answered) -> DirectCall:
+    def begin(
+        self, inputs: Mapping[str, Tensor], request_id: str, deadline: float, answered: Answered, priority: int = 0
+    ) -> DirectCall:
         """As `infer`, with a callback in place of a task; for a revision without a graph. Raises PodiumError."""
         assert self._plan is None, "a graph is walked by tasks"
         group = self.groups[self.spec.members[0].name]
-        return group.begin(inputs, request_id=request_id, deadline=deadline, answered=answered)
+        return group.begin(inputs, request_id=request_id, deadline=deadline, answered=answered, priority=priority)
 
     def may_retry(self, member: str, error: Exception) -> bool:
         """A step may run again after its worker died, if the member is idempotent."""
@@ -95,12 +103,14 @@ class LiveRevision:
 class _MemberCalls:
     """Calls members of one revision for one request."""
 
-    def __init__(self, revision: LiveRevision, request_id: str) -> None:
+    def __init__(self, revision: LiveRevision, request_id: str, priority: int) -> None:
         self._revision = revision
+        self._priority = priority
         self._request_id = request_id
 
     async def __call__(self, member: str, inputs: Mapping[str, Tensor], deadline: float) -> dict[str, Tensor]:
-        return await self._revision.groups[member].infer(inputs, request_id=self._request_id, deadline=deadline)
+        group = self._revision.groups[member]
+        return await group.infer(inputs, request_id=self._request_id, deadline=deadline, priority=self._priority)
 
     def may_retry(self, member: str, error: Exception) -> bool:
         return self._revision.may_retry(member, error)

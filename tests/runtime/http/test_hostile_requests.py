@@ -4,6 +4,7 @@ import re
 import socket
 
 import httpx
+import pytest
 from tests.runtime.http.conftest import Server
 from tests.runtime.serving.processes import until
 
@@ -51,6 +52,13 @@ def test_what_is_not_json_is_422(client: httpx.Client) -> None:
 
 def test_a_compressed_body_is_415(client: httpx.Client) -> None:
     assert client.post(PREDICT, content=b"x", headers={"content-encoding": "gzip"}).status_code == 415
+
+
+@pytest.mark.parametrize("priority", [-1, 10, 1.5, "1", True])
+def test_a_priority_that_is_none_is_422(client: httpx.Client, priority: object) -> None:
+    answer = client.post(PREDICT, json={**GOOD, "priority": priority})
+    assert answer.status_code == 422
+    assert "priority" in answer.json()["error"]["message"]
 
 
 def test_unknown_keys_and_bad_timeouts_are_422(client: httpx.Client) -> None:

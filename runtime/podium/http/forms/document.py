@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from podium.errors import InvalidInput
-from podium.http.limits import MAX_DEPTH
+from podium.http.limits import MAX_DEPTH, MAX_PRIORITY
 from podium.ipc.tensor import Tensor
 
 Tensors = dict[str, Tensor]
@@ -54,3 +54,12 @@ def only_keys(body: Mapping[str, Any], keys: set[str], form: str) -> None:
     """Raises InvalidInput for a key that nothing reads."""
     if unknown := sorted(str(key) for key in body if key not in keys):
         raise InvalidInput(f"unknown key {unknown[0][:80]!r}; expected {form}")
+
+
+def priority_of(value: object) -> int:
+    """A request's own priority; 0 where it has none. Raises InvalidInput."""
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= MAX_PRIORITY:
+        raise InvalidInput(f'"priority" must be an integer from 1, the most urgent, to {MAX_PRIORITY}; 0: as the model')
+    return value

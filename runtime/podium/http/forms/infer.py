@@ -10,7 +10,7 @@ import orjson
 
 from podium.errors import InvalidInput
 from podium.http.asgi import BINARY, DUMP_OPTIONS, JSON, Answer
-from podium.http.forms.document import Served, Tensors, parse_object
+from podium.http.forms.document import Served, Tensors, parse_object, priority_of
 from podium.http.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
 from podium.serving.contract import LAYOUTS_KEPT, Contract, Layout
@@ -45,6 +45,8 @@ class InferRequest:
     """None: all of them."""
     binary_by_default: bool
     timeout_s: float | None
+    priority: int = 0
+    """From 1, the most urgent, to 9; 0: the model's own."""
 
 
 def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
@@ -124,7 +126,8 @@ def infer_request(document: Mapping[str, Any], contract: Contract) -> InferReque
     request_id = document.get("id")
     if request_id is not None and (not isinstance(request_id, str) or len(request_id) > MAX_ID_CHARS):
         raise InvalidInput(f'"id" must be a string of at most {MAX_ID_CHARS} characters')
-    return InferRequest(request_id, outputs, default, _timeout(parameters.get("timeout")))
+    priority = priority_of(parameters.get("priority"))
+    return InferRequest(request_id, outputs, default, _timeout(parameters.get("timeout")), priority)
 
 
 def infer_answer(served: Served, request: InferRequest, outputs: Mapping[str, Tensor]) -> Answer:

@@ -6,14 +6,16 @@ from typing import Any
 
 from podium.errors import InvalidInput
 from podium.http.asgi import Answer, json_answer
-from podium.http.forms.document import Served, Tensors, only_keys, parse_object
+from podium.http.forms.document import Served, Tensors, only_keys, parse_object, priority_of
 from podium.http.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import Tensor
 from podium.serving.contract import Contract
 from podium.serving.named_tensors import outputs_to_json, parse_tensors
 
-KEYS = {"inputs", "outputs", "timeout_ms"}
-FORM = '{"inputs": {"<name>": {"dtype": …, "shape": …, "data": …}}, "outputs": ["<name>"], "timeout_ms": …}'
+KEYS = {"inputs", "outputs", "timeout_ms", "priority"}
+FORM = (
+    '{"inputs": {"<name>": {"dtype": …, "shape": …, "data": …}}, "outputs": ["<name>"], "timeout_ms": …, "priority": …}'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class NamedRequest:
     outputs: tuple[str, ...] | None = None
     """None: all of them."""
     timeout_s: float | None = None
+    priority: int = 0
+    """From 1, the most urgent, to 9; 0: the model's own."""
 
 
 def parse_predict(raw: bytes, contract: Contract) -> tuple[Tensors, NamedRequest]:
@@ -33,11 +37,11 @@ def parse_predict(raw: bytes, contract: Contract) -> tuple[Tensors, NamedRequest
 
 
 def wishes(body: Mapping[str, Any], contract: Contract, form: str) -> NamedRequest:
-    """`outputs` and `timeout_ms`. Raises InvalidInput."""
+    """`outputs`, `timeout_ms` and `priority`. Raises InvalidInput."""
     only_keys(body, KEYS, form)
     outputs = _outputs(body.get("outputs"))
     contract.check_outputs(outputs or ())
-    return NamedRequest(outputs, _timeout(body.get("timeout_ms")))
+    return NamedRequest(outputs, _timeout(body.get("timeout_ms")), priority_of(body.get("priority")))
 
 
 def predict_answer(served: Served, request: NamedRequest, outputs: Mapping[str, Tensor]) -> Answer:
