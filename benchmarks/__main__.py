@@ -5,14 +5,17 @@ import os
 import sys
 from collections.abc import Callable
 
-from benchmarks import coldstart, echo, footprint, inline
+from benchmarks import batching, coldstart, echo, footprint, inline, ipc, tensor
 from benchmarks.result import FULL, QUICK, Effort, Result
 
 BENCHMARKS: dict[str, Callable[[Effort], Result]] = {
+    "batching": batching.run,
     "coldstart": lambda _: coldstart.run(),
     "echo": echo.run,
     "footprint": lambda _: footprint.run(),
     "inline": inline.run,
+    "ipc": ipc.run,
+    "tensor": tensor.run,
 }
 
 

@@ -18,6 +18,43 @@ class Echo(Model):
         return {"y": inputs["x"] * 2}
 """
 
+WORK = """
+import time
+
+from podium import Model
+
+FIXED_S, ROW_S = 0.010, 0.0003
+
+
+class Sleeping(Model):
+    def infer(self, inputs):
+        time.sleep(FIXED_S + ROW_S * len(inputs["x"]))
+        return {"y": inputs["x"] * 2}
+
+
+class Burning(Model):
+    def infer(self, inputs):
+        until = time.process_time() + FIXED_S + ROW_S * len(inputs["x"])
+        while time.process_time() < until:
+            pass
+        return {"y": inputs["x"] * 2}
+"""
+
+TOUCHY = """
+import torch
+
+
+class Touchy(torch.nn.Module):
+    def forward(self, x):
+        if bool((x < 0).any()):
+            raise ValueError("a negative row")
+        return {"y": x * 2}
+
+
+def build(context):
+    return Touchy()
+"""
+
 STACK = f"""
 import torch
 
@@ -49,6 +86,18 @@ def echoes(count: int, *, width: int = ECHO_WIDTH) -> list[Mapping[str, object]]
     names = ["echo", *(f"echo-{number}" for number in range(1, count))]
     engine = _python("echo:Echo", "echo")
     return [_code("echo", ECHO), *(_model(name, 1, engine, width=width, max_batch=ECHO_BATCH) for name in names)]
+
+
+def works(work: str, names: list[str], max_batch: int) -> list[Mapping[str, object]]:
+    """Models of 10 ms + 0.3 ms a row; `work`: sleeping or burning."""
+    engine = _python(f"work:{work.capitalize()}", "work")
+    return [_code("work", WORK), *(_model(name, 1, engine, width=8, max_batch=max_batch) for name in names)]
+
+
+def poisonable() -> list[Mapping[str, object]]:
+    """A Torch model that raises where any row is negative."""
+    engine = {"engine": "Torch", "torch": {"entrypoint": "touchy:build"}, "source": {"uri": "configmap://touchy"}}
+    return [_code("touchy", TOUCHY), _model("touchy", 1, engine, width=1, max_batch=32)]
 
 
 def _code(name: str, source: str) -> Mapping[str, object]:
