@@ -1,5 +1,6 @@
 """`podium call`: one request from the command line."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,26 @@ import typer
 from podium.client import Client, ClientError
 
 
-def call_model(url: str, model: str, inputs: list[str], version: str | None, timeout_s: float) -> int:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to ask, and as whom."""
+
+    url: str
+    timeout_s: float
+    api_key_file: Path | None = None
+    """File that holds the API key alone; not an option of its own, since command lines are seen by others."""
+
+
+def call_model(target: Target, model: str, inputs: list[str], version: str | None) -> int:
     """Prints the outputs as JSON. Exit status 1 where the answer is an error, 2 where the input cannot be read."""
     try:
         named = dict(_parse(item) for item in inputs)
-    except ValueError as error:
+        api_key = target.api_key_file.read_text().strip() if target.api_key_file else None
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         return 2
     try:
-        with Client(url, timeout_s=timeout_s) as client:
+        with Client(target.url, timeout_s=target.timeout_s, api_key=api_key) as client:
             answer = client.predict(model, named, version=version)
     except ClientError as error:
         typer.echo(f"error: {error}", err=True)
@@ -27,15 +39,16 @@ def call_model(url: str, model: str, inputs: list[str], version: str | None, tim
     return 0
 
 
-def stream_model(url: str, model: str, inputs: list[str], version: str | None, timeout_s: float) -> int:
+def stream_model(target: Target, model: str, inputs: list[str], version: str | None) -> int:
     """Prints each chunk as one line of JSON as it comes. Exit status as of `call_model`."""
     try:
         named = dict(_parse(item) for item in inputs)
-    except ValueError as error:
+        api_key = target.api_key_file.read_text().strip() if target.api_key_file else None
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         return 2
     try:
-        with Client(url, timeout_s=timeout_s) as client:
+        with Client(target.url, timeout_s=target.timeout_s, api_key=api_key) as client:
             for outputs in client.stream(model, named, version=version):
                 typer.echo(orjson.dumps(outputs).decode())
     except ClientError as error:

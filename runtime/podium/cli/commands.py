@@ -49,7 +49,7 @@ def serve(
 
 
 @app.command()
-def call(
+def call(  # noqa: PLR0913, PLR0917 - a parameter for each option, as typer has it
     model: Annotated[str, typer.Argument(help="Name of the model or pipeline.")],
     inputs: Annotated[
         list[str], typer.Option("--input", "-i", help="name=JSON, such as text='[\"a\"]' or x=@file.json.")
@@ -57,14 +57,14 @@ def call(
     url: Annotated[str, typer.Option(help="Where it is served.")] = "http://127.0.0.1:8080",
     version: Annotated[str | None, typer.Option(help="Ask this version; otherwise traffic decides.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.001)] = 60.0,
+    api_key_file: Annotated[Path | None, typer.Option(help="File with the API key, where one is asked for.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Ask for chunks, and print each as it comes.")] = False,
 ) -> None:
     """Send one request and print the answer."""
-    from podium.cli.call import call_model, stream_model
+    from podium.cli.call import Target, call_model, stream_model
 
-    if stream:
-        raise typer.Exit(stream_model(url, model, inputs, version, timeout))
-    raise typer.Exit(call_model(url, model, inputs, version, timeout))
+    ask = stream_model if stream else call_model
+    raise typer.Exit(ask(Target(url, timeout, api_key_file), model, inputs, version))
 
 
 @app.command()

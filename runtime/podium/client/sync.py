@@ -40,8 +40,9 @@ class Answer:
 class Client:
     """Calls models and pipelines at one address. Not retried: what to do about a 503 is the caller's choice."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
+    def __init__(self, base_url: str, *, timeout_s: float = 60.0, api_key: str | None = None) -> None:
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, headers=headers)
 
     def __enter__(self) -> Self:
         return self

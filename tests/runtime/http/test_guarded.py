@@ -9,6 +9,10 @@ import pytest
 from tests.runtime.http.conftest import YAML, Server
 from tests.runtime.http.test_hostile_requests import GOOD, PREDICT
 from tests.runtime.serving.processes import podium, until
+from typer.testing import CliRunner
+
+from podium.cli.commands import app
+from podium.client import Client
 
 ALICE = "alice-" + "a" * 20
 BOB = "bob-" + "b" * 20
@@ -64,6 +68,14 @@ def test_keys_are_taken_on_and_given_up_without_a_restart(guarded: Server, keys:
     (keys / "bob").unlink()
     until(lambda: ask(guarded, x_api_key=BOB).status_code == 401, "the old key is refused")
     assert ask(guarded, x_api_key=ALICE).status_code == 200
+
+
+def test_the_client_and_podium_call_carry_a_key(guarded: Server, keys: Path) -> None:
+    with Client(guarded.url, api_key=ALICE) as client:
+        assert client.predict("scale", {"x": [[1, 2, 3]]}).outputs["y"]["data"] == [[2, 4, 6]]
+    arguments = ["call", "scale", "-i", "x=[[1,2,3]]", "--url", guarded.url]
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+    assert CliRunner().invoke(app, [*arguments, "--api-key-file", str(keys / "alice")]).exit_code == 0
 
 
 def test_health_and_metrics_stay_open(guarded: Server) -> None:
