@@ -31,6 +31,12 @@ class LocalSpec:
     resources: tuple[Resource, ...]
     records: tuple[RevisionRecord, ...]
 
+    @property
+    def guarded(self) -> tuple[str, ...]:
+        """Resources that ask for API keys, whose Secret is not at hand here."""
+        found = (r.metadata.name for r in self.resources if r.spec.exposure.auth.api_key_secret_ref is not None)
+        return tuple(found)
+
     def assignments(self, sequence: int) -> tuple[Assignment, ...]:
         """One for each resource that is served by itself, with all traffic on its one revision."""
         return tuple(

@@ -110,12 +110,15 @@ class _Follower:
         """Takes on what the files say; on an error says why, and goes on serving as before."""
         self._sequence += 1
         try:
-            assignments = compile_texts(self._texts).assignments(self._sequence)
+            spec = compile_texts(self._texts)
+            assignments = spec.assignments(self._sequence)
         except CrdsError as error:
             for line in explain(error):
                 typer.echo(f"error: {line}", err=True)
             typer.echo("nothing was changed; still serving as before", err=True)
             return
+        for name in spec.guarded if self._runtime.settings.api_keys_path is None else ():
+            typer.echo(f"warning: {name} asks for API keys, and anybody may ask it here: give --api-key-file", err=True)
         for assignment in assignments:
             self._runtime.residents.apply(assignment)
         gone = self._served.keys() - {assignment.resource for assignment in assignments}

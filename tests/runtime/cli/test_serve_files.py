@@ -161,3 +161,10 @@ def test_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
     with podium("serve", "-f", str(file), "--port", "0", PODIUM_ARENA_BITES="1") as process:
         assert process.ends() == 2
         assert "PODIUM_ARENA_BITES" in process.tail()
+
+
+def test_keys_that_a_resource_asks_for_and_nobody_gave_are_warned_of(tmp_path: Path) -> None:
+    file = write(tmp_path, 2)
+    file.write_text(file.read_text() + "  exposure: {auth: {apiKeySecretRef: {name: mine}}}\n")
+    with serve(file, tmp_path) as process:  # type: ignore[attr-defined]
+        assert "scale asks for API keys" in process.says("warning:")
