@@ -14,7 +14,7 @@ def split(outputs: Mapping[str, Tensor], rows: Sequence[int]) -> list[dict[str, 
 
     Raises ModelError where an output has not the batch's rows.
     """
-    if len(rows) <= 1:
+    if len(rows) == 1:
         return [dict(outputs)]
     shares: list[dict[str, Tensor]] = [{} for _ in rows]
     for name, tensor in outputs.items():

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from podium.batching.backlog import Backlog
-from podium.batching.batcher import lease_out, read_outputs
 from podium.batching.bisect import halves
 from podium.batching.device import LOWEST_SHARE, Run
 from podium.batching.grants import OutputSize
@@ -24,18 +23,16 @@ from podium.batching.sizing import SizeCap
 from podium.errors import (
     ArenaExhausted,
     DeadlineExceeded,
-    ModelError,
     PodiumError,
     PredictedLate,
-    ProtocolError,
     QueueFull,
     WorkerDied,
 )
 from podium.ipc.channel import NoCredit, Payloads, PeerGone
-from podium.ipc.lease import FRONT_END
 from podium.ipc.protocol import Cancel, Failure, FromWorker, Need, Reply
 from podium.ipc.tensor import Tensor
 from podium.serving.ahead import HandAhead
+from podium.serving.answers import Answers
 from podium.serving.expiry import DeadlineWatch
 from podium.serving.hands import Hands, RunningBatch
 from podium.serving.held_inputs import HeldInputs
@@ -82,6 +79,7 @@ class Dispatcher:
         self._held = HeldInputs(pod.arena)
         self._output_size = OutputSize.of(member.outputs)
         self._ahead = HandAhead(self.backlog, self.hands)
+        self._answers = Answers(pod.arena, self.outcomes, self.policy, self._output_size, self.tally, clock)
         self._sender = Sender(pod, self._output_size, Joining(member.batching))
         self._alarm = PreciseTimer(self.pump)
         self._pump_is_due = False
@@ -326,8 +324,8 @@ class Dispatcher:
         self._held.heard(instance, message.held)
         try:
             if isinstance(message, Reply):
-                self._learn(running, message.run_s, now)
-                self._complete(instance, running, message, payloads, now)
+                self._answers.learn(running, message.run_s, now)
+                self._answers.complete(instance, running, message, payloads)
             else:
                 self.outcomes.model_failed(running, message)
         finally:
@@ -349,42 +347,6 @@ class Dispatcher:
 
     def _lane_of(self, instance: Supervisor) -> Lane:
         return next(lane for lane in self._lanes if instance in lane.instances)
-
-    def _learn(self, running: RunningBatch, run_s: float, now: float) -> None:
-        """Cold runs say nothing of warm ones."""
-        self.tally.run_seconds += run_s
-        self.tally.infer_s.add(run_s)
-        if running.is_warm_up:
-            return
-        took = now - running.began
-        credited = running.run is not None and running.run.is_credited
-        self.policy.service.observe(running.requests[0].bucket, running.rows, took, now, credited=credited)
-        if not running.was_ahead:
-            self.policy.observe_hand_off(max(0.0, took - run_s))
-
-    def _complete(
-        self, instance: Supervisor, running: RunningBatch, reply: Reply, payloads: Payloads, now: float
-    ) -> None:
-        arena = self._pod.arena
-        self.tally.copies.stored(reply.stores, reply.stored_bytes)
-        try:
-            if running.grant is not None:
-                arena.ledger.seal(running.grant.lease.slot)
-            outputs = read_outputs(reply.outputs, payloads, running.grant, arena)
-            good = self.outcomes.fail_items(running.requests, reply.errors) if reply.errors else running.requests
-            shares = running.joining.split(outputs, good, running.requests)
-        except ProtocolError as error:
-            self.outcomes.fail(running.requests, ModelError(f"the worker's answer was refused: {error}"))
-            instance.kill(str(error))
-            return
-        except ModelError as error:
-            self.outcomes.fail(running.requests, error)
-            return
-        self._output_size.observe(running.rows, sum(t.nbytes for t in outputs.values()), len(outputs))
-        self.outcomes.succeed(good, shares, lambda share: lease_out(share, arena, FRONT_END))
-        if self.policy.cap.target_s is not None and not running.is_warm_up:
-            self.policy.cap.observe(running.rows, [now - waiting.arrived for waiting in good])
-        self.tally.output_s.add(self.clock() - now)
 
     def _died(self, instance: Supervisor, how: str, begun: int | None) -> None:
         self._held.forget(instance)

@@ -75,6 +75,8 @@ async def test_a_model_may_fail_one_request_of_a_batch_by_itself(groups: GroupMa
             return [ValueError("odd") if r["x"][0, 0] % 2 else {"y": r["x"] * 2} for r in requests]
     """
     group = await groups.start(source)
+    with pytest.raises(ModelError, match="odd"):
+        await ask(group, column(1))
     results = await asyncio.gather(*(ask(group, column(value)) for value in range(8)), return_exceptions=True)
     for value, result in enumerate(results):
         if value % 2:
