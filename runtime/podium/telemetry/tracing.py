@@ -1,0 +1,28 @@
+"""Whether requests are traced: where OpenTelemetry's own variables name a collector. A leaf.
+
+OpenTelemetry is imported only then (see podium.telemetry.spans): it is not installed everywhere and takes its time.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from podium.telemetry.logging import get_logger
+
+if TYPE_CHECKING:
+    from podium.telemetry.spans import Spans
+
+log = get_logger(__name__)
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def tracing(environ: Mapping[str, str]) -> "Spans | None":
+    """What takes the spans; None where no collector is named, or the libraries are missing, which is logged."""
+    if not any(environ.get(name) for name in ENDPOINTS):
+        return None
+    try:
+        from podium.telemetry.spans import Spans
+    except ImportError as error:
+        log.warning("tracing_unavailable", missing=str(error.name), advice="pip install 'podium[otel]'")
+        return None
+    return Spans.by_otlp()
