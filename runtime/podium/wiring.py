@@ -115,12 +115,14 @@ async def opened(
     try:
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
         garbage = GarbageControl()
-        metrics = registry(residents, resources.arena, garbage)
+        lag = LoopLag()
+        metrics = registry(residents, resources.arena, garbage, lag)
         limits = HttpLimits(settings.max_body_bytes, settings.max_json_bytes)
         keys = ApiKeys(settings.api_keys_path) if settings.api_keys_path is not None else None
         codecs = Codecs(resources.arena)
         access_log = AccessLog(enabled=settings.access_log)
-        door = Door(limits, keys, access_log, Receiving(resources.arena), codecs)
+        spans = tracing(os.environ)
+        door = Door(limits, keys, access_log, Receiving(resources.arena), codecs, spans)
         cold = cold_app(residents, metrics, with_docs=settings.docs, with_keys=keys is not None)
         front = FrontDoor(residents, door, cold, loop.time)
         lane = ExpressLane(residents, door, loop.time)
@@ -129,6 +131,7 @@ async def opened(
         log.info("data_port_open", port=runtime.data.port)
         _take_signals(loop, runtime.stop)
         health = runtime.run_beside(residents.watch_health(), "health")
+        lagging = runtime.run_beside(lag.watch(), "loop lag")
         collect = runtime.run_beside(_collect_garbage(garbage, residents), "garbage")
         garbage.start()
         try:
@@ -136,10 +139,13 @@ async def opened(
         finally:
             await _cancel(health)
             await _cancel(collect)
+            await _cancel(lagging)
             garbage.stop()
             await asyncio.gather(*runtime.removals)
             await runtime.data.close(settings.drain_margin_seconds)
             await codecs.close()
+            if spans is not None:
+                await asyncio.to_thread(spans.close)
             await residents.end()
     finally:
         await resources.close()

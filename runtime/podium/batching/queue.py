@@ -16,6 +16,7 @@ from podium.batching.layouts import Bucket
 from podium.errors import QueueFull
 from podium.ipc.arena import Promise
 from podium.ipc.tensor import Tensor
+from podium.telemetry.timeline import Timeline
 
 DEFAULT_PRIORITY = 5
 """Between 1, the most urgent, and 9."""
@@ -61,6 +62,8 @@ class Waiting:
     deaths: int = 0
     """Workers that died after they had begun on it."""
     queued: bool = False
+    timeline: Timeline | None = None
+    """Where its stages are noted, if they are."""
     promise: Promise | None = None
     """Room in the arena for its inputs and outputs, until its first dispatch takes it."""
 

@@ -13,6 +13,7 @@ from podium.graph.errors import BranchConditionError, StepError
 from podium.graph.plan import GraphPlan, PlannedStep, ValueRef
 from podium.graph.values import Values
 from podium.ipc.tensor import Tensor
+from podium.telemetry.timeline import CURRENT, Stage
 from podium_crds.assignment import StepCondition
 from podium_crds.tensors import DType
 
@@ -30,6 +31,9 @@ class Invoke(Protocol):
 
     def may_retry(self, member: str, error: Exception) -> bool:
         """Whether a step that ended with `error` may run again without harm."""
+
+    def ended(self, step: str, seconds: float) -> None:
+        """A step has ended, well or not, with all its attempts."""
 
 
 async def execute(plan: GraphPlan, request: Mapping[str, Tensor], invoke: Invoke, deadline: float) -> dict[str, Tensor]:
@@ -120,7 +124,17 @@ class _Run:
             self._waiting[dependent].discard(name)
 
     async def _run_step(self, name: str) -> str:
-        planned = self._plan.steps[name]
+        planned, clock = self._plan.steps[name], asyncio.get_running_loop().time
+        started = clock()
+        try:
+            return await self._ran(name, planned)
+        finally:
+            ended = clock()
+            self._invoke.ended(name, ended - started)
+            if (timeline := CURRENT.get()) is not None:
+                timeline.add(Stage("step", started, ended, name))
+
+    async def _ran(self, name: str, planned: PlannedStep) -> str:
         inputs = {}
         for input_name, ref in planned.inputs:
             if (tensor := self._value(planned, ref)) is not None:

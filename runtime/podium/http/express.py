@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from podium.http.asgi import JSON, Answer, error_answer
 from podium.http.codecs import LARGE_ANSWER_BYTES, text_bytes
 from podium.http.errors import answer_for
+from podium.http.explaining import EXPLAIN
 from podium.http.forms.document import Served
 from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
 from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
@@ -37,6 +38,7 @@ NOT_ORDINARY = frozenset(
     (
         b"content-encoding",
         b"expect",
+        EXPLAIN,
         b"inference-header-content-length",
         b"traceparent",
         b"transfer-encoding",
@@ -169,7 +171,7 @@ class ExpressLane:
         self.codecs = door.codecs
         self._tasks: set[asyncio.Task[None]] = set()
         self._residents = residents
-        self._open = door.keys is None and not door.access_log.enabled
+        self._open = door.keys is None and not door.access_log.enabled and door.spans is None
         self._json_bytes = min(MAX_BODY_BYTES, door.limits.json_bytes, door.limits.body_bytes)
         self._paths: dict[bytes, HotRoute | None] = {}
         """Paths as they are written → their routes, as far as they may be taken, under `_table`."""

@@ -6,6 +6,7 @@ closes, `Connection: close`.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from os import urandom
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from podium.http.asgi import (
 from podium.http.body import BodyReader
 from podium.http.codecs import Codecs
 from podium.http.disconnect import DisconnectWatch
+from podium.http.explaining import EXPLAIN, Account, account_of, answered
 from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_for
 from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
@@ -43,6 +45,7 @@ from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
+from podium.telemetry.tracing import Spans
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
 STREAMED = frozenset({RouteForm.STREAM, RouteForm.GENERATE_STREAM})
@@ -68,6 +71,8 @@ class Door(NamedTuple):
     access_log: AccessLog
     receiving: Receiving
     codecs: Codecs
+    spans: Spans | None = None
+    """None: nothing is traced."""
 
 
 @dataclass(slots=True)
@@ -91,6 +96,8 @@ class Exchange:
     route: HotRoute
     caller: Caller
     admitted: Admitted
+    account: Account | None = None
+    """None: it is neither traced nor explained."""
 
 
 class FrontDoor:
@@ -103,6 +110,7 @@ class FrontDoor:
         self._limits = door.limits
         self._keys = door.keys
         self._access_log = door.access_log
+        self._spans = door.spans
         self._cold = cold
         self._clock = clock
         self._admission = Admission(residents, clock)
@@ -120,7 +128,12 @@ class FrontDoor:
         if route is None:
             await self._serve_cold(scope, receive, send, caller)
         else:
-            await self._serve(Exchange(scope, receive, send, route, caller, self._admission.enter()))
+            account = account_of(caller.trace, self._spans, caller.fields.get(EXPLAIN))
+            if account is not None and account.is_traced:
+                caller.trace = caller.trace.sampled()
+            exchange = Exchange(scope, receive, send, route, caller, self._admission.enter(), account)
+            with account.kept() if account is not None else nullcontext():
+                await self._serve(exchange)
 
     async def _serve(self, exchange: Exchange) -> None:
         """Answers one inference request, and counts it."""
@@ -128,10 +141,28 @@ class FrontDoor:
         try:
             status = await self._answer(exchange)
         finally:
-            self._admission.leave(exchange.admitted, exchange.route.form, status)
+            is_traced = exchange.account is not None and exchange.account.is_traced
+            trace_id = exchange.caller.trace.trace_id if is_traced else None
+            self._admission.leave(exchange.admitted, exchange.route.form, status, trace_id)
+            if is_traced:
+                self._record(exchange, status)
             if self._access_log.enabled:
                 pinned = exchange.admitted.revision
                 self._log(exchange.scope, exchange.caller, status, exchange.admitted.started, pinned)
+
+    def _record(self, exchange: Exchange, status: int) -> None:
+        assert self._spans is not None, "traced"
+        assert exchange.account is not None, "traced"
+        caller, pinned = exchange.caller, exchange.admitted.revision
+        told = answered(
+            exchange.scope["path"],
+            exchange.admitted.started,
+            self._clock(),
+            status,
+            caller.request_id,
+            pinned.name if pinned else None,
+        )
+        self._spans.record(caller.trace, told, exchange.account.timeline)
 
     async def _answer(self, exchange: Exchange) -> int:
         route = exchange.route
@@ -228,7 +259,10 @@ class FrontDoor:
 
     def _headers(self, exchange: Exchange) -> Headers:
         pinned = exchange.admitted.revision
-        return self._common(exchange.caller, pinned.name if pinned else self._sole_revision())
+        headers = self._common(exchange.caller, pinned.name if pinned else self._sole_revision())
+        if exchange.account is not None and (timing := exchange.account.header(exchange.admitted.started)) is not None:
+            headers.append(timing)
+        return headers
 
     def _common(self, caller: Caller, revision: str | None) -> Headers:
         headers: Headers = [(REQUEST_ID_FIELD, caller.request_id.encode()), (b"traceparent", caller.trace.traceparent)]

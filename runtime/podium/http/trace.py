@@ -1,13 +1,14 @@
 """W3C trace context, level 1: continues a valid `traceparent`, starts a trace where there is none. Pure."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TRACEPARENT = re.compile(
     rb"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<parent>(?!0{16})[0-9a-f]{16})"
     rb"-(?P<flags>[0-9a-f]{2})(?P<rest>-.*)?\Z"
 )
 MAX_STATE_BYTES = 4096
+SAMPLED = 0x01
 SPAN_BYTES = 8
 TRACE_BYTES = 16
 
@@ -37,6 +38,10 @@ class TraceContext:
             return cls(ids[SPAN_BYTES : SPAN_BYTES + TRACE_BYTES].hex(), span, None, "00")
         state = tracestate if tracestate is not None and len(tracestate) <= MAX_STATE_BYTES else None
         return cls(match["trace"].decode(), span, match["parent"].decode(), match["flags"].decode(), state)
+
+    def sampled(self) -> "TraceContext":
+        """The same, saying that this request is traced."""
+        return replace(self, flags=f"{int(self.flags, 16) | SAMPLED:02x}")
 
     @property
     def traceparent(self) -> bytes:

@@ -54,9 +54,9 @@ class Admission:
         admitted.revision = revision
         return revision
 
-    def leave(self, admitted: Admitted, route: str, status: int) -> None:
-        """The answer is complete, or nobody waits for it any more."""
+    def leave(self, admitted: Admitted, route: str, status: int, trace_id: str | None = None) -> None:
+        """The answer is complete, or nobody waits for it any more. `trace_id` where the request is traced."""
         self._residents.drain.leave()
         if admitted.revision is not None:
-            admitted.revision.counts.add(route, status, self._clock() - admitted.started)
+            admitted.revision.counts.add(route, status, self._clock() - admitted.started, trace_id)
             admitted.revision.leave()

@@ -15,6 +15,7 @@ from podium.serving.hands import RunningBatch
 from podium.serving.outcomes import Outcomes
 from podium.serving.supervisor import Supervisor
 from podium.serving.tally import Tally
+from podium.telemetry.timeline import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Answers:
         """Takes a run into account that was answered `now`. Cold runs say nothing of warm ones."""
         self.tally.run_seconds += run_s
         self.tally.infer_s.add(run_s)
+        self._note_stages(running, run_s, now)
         if running.is_warm_up:
             return
         took = now - running.began
@@ -39,6 +41,7 @@ class Answers:
         self.policy.service.observe(running.requests[0].bucket, running.rows, took, now, credited=credited)
         if not running.was_ahead:
             self.policy.observe_hand_off(max(0.0, took - run_s))
+            self.tally.hand_off_s.add(max(0.0, took - run_s))
 
     def complete(self, instance: Supervisor, running: RunningBatch, reply: Reply, payloads: Payloads) -> None:
         """Every request of the batch gets its share, or an error. Kills a worker whose reply cannot be believed."""
@@ -62,3 +65,11 @@ class Answers:
         if self.policy.cap.target_s is not None and not running.is_warm_up:
             self.policy.cap.observe(running.rows, [now - waiting.arrived for waiting in good])
         self.tally.output_s.add(self.clock() - now)
+
+    def _note_stages(self, running: RunningBatch, run_s: float, now: float) -> None:
+        """Of requests that are traced or explained."""
+        for waiting in running.requests:
+            if waiting.timeline is not None:
+                name, facts = self.outcomes.member().name, (("rows", running.rows), ("run_ms", round(run_s * 1e3, 3)))
+                waiting.timeline.add(Stage("queue", waiting.arrived, running.began, name))
+                waiting.timeline.add(Stage("infer", running.began, now, name, facts))

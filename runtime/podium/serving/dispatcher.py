@@ -44,6 +44,7 @@ from podium.serving.sending import Sender
 from podium.serving.supervisor import Events, Supervisor
 from podium.serving.tally import Closed, Shed, Tally
 from podium.serving.timer import PreciseTimer
+from podium.telemetry.timeline import CURRENT
 from podium_crds.assignment import Batching, Member
 
 HANG_GRACE_S = 5.0
@@ -305,7 +306,9 @@ class Dispatcher:
         """The request as the queue takes it. Raises InvalidInput."""
         rows, bucket, elements = self.layouts.place(inputs)
         level = priority or self.member.batching.priority
-        return Waiting(request_id, inputs, rows, bucket, deadline, self.clock(), outcome, level, elements)
+        waiting = Waiting(request_id, inputs, rows, bucket, deadline, self.clock(), outcome, level, elements)
+        waiting.timeline = CURRENT.get()
+        return waiting
 
     def _hear(self, instance: Supervisor, message: FromWorker, payloads: Payloads) -> None:
         running = self.hands.first(instance)

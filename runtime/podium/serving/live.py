@@ -1,5 +1,6 @@
 """One loaded revision as requests see it: its contract, its worker groups, and the requests it is answering."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from podium.errors import StreamingMismatch, WorkerDied
@@ -10,6 +11,7 @@ from podium.serving.contract import Contract
 from podium.serving.direct import Answered, DirectCall
 from podium.serving.group import WorkerGroup
 from podium.serving.streamed import StreamedAnswer
+from podium.serving.tally import Histogram
 from podium.telemetry.counting import RequestCounts, StreamCounts
 from podium_crds.assignment import ResourceRef, Revision
 
@@ -28,6 +30,8 @@ class LiveRevision:
         self.contract = Contract.of(spec)
         self.counts = RequestCounts()
         self.stream_counts = StreamCounts()
+        self.step_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
+        """Step of a pipeline → how long it took."""
         self.in_flight = 0
         self._plan = GraphPlan.of(spec.graph) if spec.graph else None
         self._members = {member.name: member for member in spec.members}
@@ -114,3 +118,6 @@ class _MemberCalls:
 
     def may_retry(self, member: str, error: Exception) -> bool:
         return self._revision.may_retry(member, error)
+
+    def ended(self, step: str, seconds: float) -> None:
+        self._revision.step_seconds[step].add(seconds)

@@ -104,6 +104,8 @@ class Tally:
     """Of each batch: forming its inputs."""
     infer_s: Histogram = field(default_factory=Histogram)
     """Of each batch: in the model."""
+    hand_off_s: Histogram = field(default_factory=Histogram)
+    """Of each batch that went to a free worker: to it and back, without its time in the model."""
     output_s: Histogram = field(default_factory=Histogram)
     """Of each batch: reading and splitting its outputs."""
 

@@ -1,32 +1,48 @@
 """Request counts of one revision as plain integers: the hot path adds, a scrape or a report reads."""
 
+import time
 from bisect import bisect_left
+from typing import NamedTuple
 
 from podium_crds.assignment import COMPARISON_BOUNDS_S, LATENCY_BOUNDS_S, Counts
 
 SERVER_ERROR = 500
 
 
+class Exemplar(NamedTuple):
+    """A request that stands for its bucket."""
+
+    trace_id: str
+    seconds: float
+    at: float
+    """Seconds since the epoch."""
+
+
 class RequestCounts:
     """Answers by route and status, and their durations in seconds. One thread only."""
 
-    __slots__ = ("_shared", "answers", "buckets", "seconds")
+    __slots__ = ("_shared", "answers", "buckets", "exemplars", "seconds")
 
     def __init__(self) -> None:
         self.answers: dict[tuple[str, int], int] = {}
         self.buckets: dict[str, list[int]] = {}
         """route → answers per latency bucket, not cumulative; the last one is above every bound."""
         self.seconds: dict[str, float] = {}
+        self.exemplars: dict[tuple[str, int], Exemplar] = {}
+        """(route, bucket) → the last traced request that was counted there."""
         self._shared = _Shared()
 
-    def add(self, route: str, status: int, seconds: float) -> None:
-        """One request was answered."""
+    def add(self, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+        """One request was answered. `trace_id` where it is traced."""
         key = (route, status)
         self.answers[key] = self.answers.get(key, 0) + 1
         buckets = self.buckets.get(route)
         if buckets is None:
             buckets = self.buckets[route] = [0] * (len(LATENCY_BOUNDS_S) + 1)
-        buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        bucket = bisect_left(LATENCY_BOUNDS_S, seconds)
+        buckets[bucket] += 1
+        if trace_id is not None:
+            self.exemplars[route, bucket] = Exemplar(trace_id, seconds, time.time())
         self.seconds[route] = self.seconds.get(route, 0.0) + seconds
         self._shared.failed += status >= SERVER_ERROR
         self._shared.buckets[bisect_left(COMPARISON_BOUNDS_S, seconds)] += 1

@@ -5,48 +5,24 @@ in a thread of its own with a bounded queue: what a slow collector does not take
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from os import urandom
-from typing import Protocol, Self
+from typing import Self
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from podium.telemetry.timeline import Stage, Timeline
+from podium.telemetry.tracing import Answered, Place
 
 SAMPLED = 0x01
 SERVER_ERROR = 500
 FLUSH_MS = 5_000
 
 
-class Place(Protocol):
-    """A request's place in its trace, ids in hexadecimal."""
-
-    @property
-    def trace_id(self) -> str: ...  # noqa: D102
-    @property
-    def span_id(self) -> str: ...  # noqa: D102
-    @property
-    def parent_id(self) -> str | None: ...  # noqa: D102
-    @property
-    def flags(self) -> str: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One request that was answered. Times: monotonic seconds, as all of its timeline."""
-
-    name: str
-    started: float
-    ended: float
-    status: int
-    attributes: Mapping[str, str]
-
-
-class Spans:
+class OtlpSpans:
     """Which requests are traced, and where their spans go. `close` it when the process ends."""
 
     def __init__(self, processor: SpanProcessor, provider: TracerProvider) -> None:
@@ -65,7 +41,8 @@ class Spans:
         """Whether this request is traced: its caller says, or where the trace begins here, the sampler."""
         if place.parent_id is not None:
             return bool(int(place.flags, 16) & SAMPLED)
-        return self._sampler.should_sample(None, int(place.trace_id, 16), "request").decision.is_sampled()
+        decision = self._sampler.should_sample(None, int(place.trace_id, 16), "request").decision
+        return decision is not Decision.DROP
 
     def record(self, place: Place, answered: Answered, timeline: Timeline) -> None:
         """Hands the spans of one request over: its own, and below it one for each stage."""
