@@ -35,6 +35,8 @@ from podium.settings import Settings
 from podium.telemetry.cgroup import MemoryState, memory_state
 from podium.telemetry.garbage import GarbageControl
 from podium.telemetry.logging import get_logger
+from podium.telemetry.loop_lag import LoopLag
+from podium.telemetry.tracing import tracing
 from podium_crds.assignment import Report
 
 log = get_logger(__name__)

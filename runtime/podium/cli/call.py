@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import typer
 
+from podium.cli.waterfall import waterfall
 from podium.client import Client, ClientError
 
 
@@ -20,8 +21,11 @@ class Target:
     """File that holds the API key alone; not an option of its own, since command lines are seen by others."""
 
 
-def call_model(target: Target, model: str, inputs: list[str], version: str | None) -> int:
-    """Prints the outputs as JSON. Exit status 1 where the answer is an error, 2 where the input cannot be read."""
+def call_model(target: Target, model: str, inputs: list[str], version: str | None, *, explain: bool = False) -> int:
+    """Prints the outputs as JSON. Exit status 1 where the answer is an error, 2 where the input cannot be read.
+
+    `explain`: a waterfall of where the time went, on standard error.
+    """
     try:
         named = dict(_parse(item) for item in inputs)
         api_key = target.api_key_file.read_text().strip() if target.api_key_file else None
@@ -30,12 +34,14 @@ def call_model(target: Target, model: str, inputs: list[str], version: str | Non
         return 2
     try:
         with Client(target.url, timeout_s=target.timeout_s, api_key=api_key) as client:
-            answer = client.predict(model, named, version=version)
+            answer = client.predict(model, named, version=version, explain=explain)
     except ClientError as error:
         typer.echo(f"error: {error}", err=True)
         return 1
     typer.echo(orjson.dumps(answer.outputs, option=orjson.OPT_INDENT_2).decode())
     typer.echo(f"revision {answer.revision}", err=True)
+    if explain:
+        typer.echo(waterfall(answer.timing), err=True)
     return 0
 
 

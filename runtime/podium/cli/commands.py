@@ -59,12 +59,17 @@ def call(  # noqa: PLR0913, PLR0917 - a parameter for each option, as typer has 
     timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.001)] = 60.0,
     api_key_file: Annotated[Path | None, typer.Option(help="File with the API key, where one is asked for.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Ask for chunks, and print each as it comes.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also show where the time went, stage by stage.")] = False,
 ) -> None:
     """Send one request and print the answer."""
     from podium.cli.call import Target, call_model, stream_model
 
-    ask = stream_model if stream else call_model
-    raise typer.Exit(ask(Target(url, timeout, api_key_file), model, inputs, version))
+    if stream and explain:
+        raise typer.BadParameter("give either --stream or --explain: a stream's time is told by its chunks")
+    target = Target(url, timeout, api_key_file)
+    if stream:
+        raise typer.Exit(stream_model(target, model, inputs, version))
+    raise typer.Exit(call_model(target, model, inputs, version, explain=explain))
 
 
 @app.command()

@@ -35,6 +35,8 @@ class Answer:
     outputs: dict[str, Any]
     revision: str
     version: str
+    timing: str = ""
+    """The answer's Server-Timing header, where it was asked for."""
 
 
 class Client:
@@ -61,12 +63,19 @@ class Client:
         listed: list[dict[str, Any]] = self._request("GET", "/v1/models").json()["data"]
         return listed
 
-    def predict(self, name: str, inputs: Mapping[str, Any], *, version: str | None = None) -> Answer:
-        """Asks a model or a pipeline. Values: plain JSON data for declared inputs, the full form, or numpy arrays."""
+    def predict(
+        self, name: str, inputs: Mapping[str, Any], *, version: str | None = None, explain: bool = False
+    ) -> Answer:
+        """Asks a model or a pipeline. Values: plain JSON data for declared inputs, the full form, or numpy arrays.
+
+        `explain`: also where the time went, see Answer.timing.
+        """
         body = {"inputs": {key: _tensor(value) for key, value in inputs.items()}}
-        response = self._request("POST", self._path(name, version), body)
+        headers = {"podium-explain": "1"} if explain else {}
+        response = self._request("POST", self._path(name, version), body, headers)
         answer = response.json()
-        return Answer(answer["outputs"], answer["revision"], answer["version"])
+        timing = response.headers.get("server-timing", "")
+        return Answer(answer["outputs"], answer["revision"], answer["version"], timing)
 
     def stream(self, name: str, inputs: Mapping[str, Any], *, version: str | None = None) -> Iterator[dict[str, Any]]:
         """Asks a model for an answer in chunks: outputs by name, as they come. Leaving the loop ends the stream.
@@ -92,9 +101,11 @@ class Client:
         middle = f"/versions/{quote(version, safe='')}" if version else ""
         return f"/v1/{family}/{quote(name, safe='')}{middle}:{verb}"
 
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, headers=headers)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise ClientError(f"no answer from {self._http.base_url}: {reason}") from error

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
@@ -42,9 +42,10 @@ def cold_app(
     add_refused(app)
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    async def metrics_page() -> Response:
-        """Prometheus text."""
-        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
+    async def metrics_page(request: Request) -> Response:
+        """Prometheus text, or OpenMetrics (with exemplars) where it is asked for."""
+        generate, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(generate(metrics), headers={"content-type": content_type})
 
     if with_docs:
         add_docs(app, residents, with_keys=with_keys)

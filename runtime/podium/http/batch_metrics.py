@@ -24,10 +24,15 @@ def batch_series(tallies: Iterable[tuple[Sequence[str], Tally]]) -> Iterator[Met
     cancelled = CounterMetricFamily("podium_requests_cancelled", "Requests whose client left", labels=MEMBER_LABELS)
     padding = CounterMetricFamily("podium_padding_elements", "Elements of padded inputs", labels=_with("kind"))
     for labels, tally in tallies:
-        _add(fill, labels, tally.fill)
-        _add(queue, labels, tally.queue_s)
-        for stage, histogram in (("gather", tally.gather_s), ("infer", tally.infer_s), ("output", tally.output_s)):
-            _add(stages, [*labels, stage], histogram)
+        add_histogram(fill, labels, tally.fill)
+        add_histogram(queue, labels, tally.queue_s)
+        for stage, histogram in (
+            ("gather", tally.gather_s),
+            ("hand_off", tally.hand_off_s),
+            ("infer", tally.infer_s),
+            ("output", tally.output_s),
+        ):
+            add_histogram(stages, [*labels, stage], histogram)
         for reason, count in tally.closed.items():
             closed.add_metric([*labels, reason.value], count)
         for cause, count in tally.shed.items():
@@ -42,7 +47,8 @@ def _with(label: str) -> list[str]:
     return [*MEMBER_LABELS, label]
 
 
-def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
+def add_histogram(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
+    """One series of a family, from plain counts."""
     bounds = [*(str(bound) for bound in histogram.bounds), "+Inf"]
     pairs = list(zip(bounds, accumulated(histogram.counts), strict=True))
     family.add_metric(labels, buckets=pairs, sum_value=histogram.total)

@@ -29,8 +29,8 @@ from podium.http.asgi import (
 from podium.http.body import BodyReader
 from podium.http.codecs import Codecs
 from podium.http.disconnect import DisconnectWatch
-from podium.http.explaining import EXPLAIN, Account, account_of, answered
 from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_for
+from podium.http.explaining import EXPLAIN, Account, account_of, answered
 from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
 from podium.http.forms.table import Form, answer_form, body_form

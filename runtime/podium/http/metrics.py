@@ -9,10 +9,12 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    Timestamp,
 )
+from prometheus_client.core import Exemplar as PrometheusExemplar
 from prometheus_client.registry import Collector
 
-from podium.http.batch_metrics import batch_series
+from podium.http.batch_metrics import add_histogram, batch_series
 from podium.http.llm_metrics import llm_series
 from podium.http.stream_metrics import stream_series
 from podium.ipc.arena import Arena
@@ -20,8 +22,9 @@ from podium.ipc.llm_stats import LlmStats
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium.serving.tally import Tally
-from podium.telemetry.counting import accumulated
+from podium.telemetry.counting import Exemplar, accumulated
 from podium.telemetry.garbage import PAUSE_BOUNDS_S, GarbageControl
+from podium.telemetry.loop_lag import LAG_BOUNDS_S, LoopLag
 from podium_crds.assignment import LATENCY_BOUNDS_S
 
 LABELS = ["model", "revision"]
@@ -33,8 +36,9 @@ BOUNDS = [*(str(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
 class PodCollector(Collector):
     """The series of a residents."""
 
-    def __init__(self, residents: Residents, arena: Arena, garbage: GarbageControl) -> None:
+    def __init__(self, residents: Residents, arena: Arena, garbage: GarbageControl, lag: LoopLag) -> None:
         self._residents = residents
+        self._lag = lag
         self._garbage = garbage
         self._arena = arena
         self._left: dict[LiveRevision, int] = {}
@@ -56,6 +60,8 @@ class PodCollector(Collector):
         yield self._model_loaded()
         yield from self._workers()
         yield self._gc_pauses()
+        yield self._loop_lag()
+        yield _steps(shown)
 
     def _loaded(self) -> list[LiveRevision]:
         return [h.live for resident in self._residents for h in resident.hosted if h.live is not None]
@@ -138,6 +144,23 @@ class PodCollector(Collector):
         yield from batch_series(tallies)
         yield from llm_series(measured)
 
+    def _loop_lag(self) -> Metric:
+        family = HistogramMetricFamily("podium_event_loop_lag_seconds", "How late the event loop wakes", labels=[])
+        bounds = [*(str(bound) for bound in LAG_BOUNDS_S), "+Inf"]
+        pairs = list(zip(bounds, accumulated(self._lag.buckets), strict=True))
+        family.add_metric([], buckets=pairs, sum_value=self._lag.seconds)
+        return family
+
+
+def _steps(revisions: list[LiveRevision]) -> Metric:
+    family = HistogramMetricFamily(
+        "podium_step_duration_seconds", "Each step of a pipeline, all its attempts", labels=[*LABELS, "step"]
+    )
+    for revision in revisions:
+        for step, histogram in revision.step_seconds.items():
+            add_histogram(family, [revision.resource.name, revision.name, step], histogram)
+    return family
+
 
 def _copy_families() -> tuple[CounterMetricFamily, CounterMetricFamily]:
     labels = [*MEMBER_LABELS, "step"]
@@ -159,9 +182,20 @@ def _requests(revisions: list[LiveRevision]) -> Iterator[Metric]:
         for (route, status), count in revision.counts.answers.items():
             total.add_metric([*base, route, str(status)], count)
         for route, buckets in revision.counts.buckets.items():
-            pairs = list(zip(BOUNDS, accumulated(buckets), strict=True))
+            counted = zip(BOUNDS, accumulated(buckets), strict=True)
+            exemplars = (revision.counts.exemplars.get((route, index)) for index in range(len(BOUNDS)))
+            pairs = [_bucket(*pair, found) for pair, found in zip(counted, exemplars, strict=True)]
             seconds.add_metric([*base, route], buckets=pairs, sum_value=revision.counts.seconds[route])
     yield from (total, seconds)
+
+
+def _bucket(
+    bound: str, count: int, found: Exemplar | None
+) -> tuple[str, float] | tuple[str, float, PrometheusExemplar]:
+    """With the trace of the last request in it, which OpenMetrics shows and the plain text format leaves out."""
+    if found is None:
+        return bound, float(count)
+    return bound, float(count), PrometheusExemplar({"trace_id": found.trace_id}, found.seconds, Timestamp(found.at, 0))
 
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -176,10 +210,10 @@ def _batch_buckets(sizes: Mapping[int, int]) -> tuple[list[tuple[str, float]], f
     return pairs, float(sum(size * n for size, n in sizes.items()))
 
 
-def registry(residents: Residents, arena: Arena, garbage: GarbageControl) -> CollectorRegistry:
+def registry(residents: Residents, arena: Arena, garbage: GarbageControl, lag: LoopLag) -> CollectorRegistry:
     """The registry of one process: nothing global, so that two pods can live in one test."""
     made = CollectorRegistry()
-    made.register(PodCollector(residents, arena, garbage))
+    made.register(PodCollector(residents, arena, garbage, lag))
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
     GCCollector(registry=made)

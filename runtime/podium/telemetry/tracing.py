@@ -19,13 +19,13 @@ class Place(Protocol):
     """A request's place in its trace, ids in hexadecimal."""
 
     @property
-    def trace_id(self) -> str: ...  # noqa: D102
+    def trace_id(self) -> str: ...
     @property
-    def span_id(self) -> str: ...  # noqa: D102
+    def span_id(self) -> str: ...
     @property
-    def parent_id(self) -> str | None: ...  # noqa: D102
+    def parent_id(self) -> str | None: ...
     @property
-    def flags(self) -> str: ...  # noqa: D102
+    def flags(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

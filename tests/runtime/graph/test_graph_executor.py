@@ -22,6 +22,8 @@ class Members:
     def __init__(self, **members: Member) -> None:
         self._members = members
         self.calls: list[tuple[str, float]] = []
+        self.steps: list[str] = []
+        """Steps in the order in which they ended."""
 
     async def __call__(self, member: str, inputs: Mapping[str, Tensor], deadline: float) -> Outputs:
         self.calls.append((member, deadline))
@@ -29,6 +31,9 @@ class Members:
 
     def may_retry(self, member: str, error: Exception) -> bool:
         return isinstance(error, WorkerDied)
+
+    def ended(self, step: str, seconds: float) -> None:
+        self.steps.append(step)
 
 
 def tensor(*values: float) -> Tensor:
