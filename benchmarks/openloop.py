@@ -74,7 +74,7 @@ class _Line(asyncio.Protocol):
         if end < 0:
             return
         head = self._came[:end].lower()
-        length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+        length = int(head.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n", 1)[0])
         if len(self._came) >= end + 4 + length:
             answer, self._came = self._came[end + 4 : end + 4 + length], b""
             self._load.answered(self, int(head[9:12]), answer)

@@ -90,7 +90,7 @@ def _answer(line: socket.socket) -> bytearray:
     head = bytes(came[:end]).lower()
     if not head.startswith(b"http/1.1 200"):
         raise ValueError(f"answered with {head[:40]!r}")
-    length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+    length = int(head.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n", 1)[0])
     body = came[end + 4 :]
     have = len(body)
     body.extend(bytes(length - have))

@@ -7,6 +7,7 @@ Order: halves of failed batches, then the queue. Requests that cannot make their
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from podium.batching.policy import BatchPolicy, OpenBatch
 from podium.batching.queue import BatchQueue, Caps, Waiting
@@ -26,6 +27,8 @@ class Backlog:
     """Told of each request that is not run since it would be late."""
     max_elements: int | None = None
     _again: "deque[list[Waiting]]" = field(default_factory=deque)
+    _unhurried: tuple[float, int] = (inf, 0)
+    """Seconds that no request has to wait, and the rows waiting up to which that holds."""
     _last_close: tuple[float, float] | None = None
     """When a batch was closed that left others waiting, and how long it was expected to run, per worker."""
 
@@ -47,6 +50,19 @@ class Backlog:
     def run_again(self, batch: Sequence[Waiting]) -> None:
         """A part of a failed batch, which goes before all others."""
         self._again.append(list(batch))
+
+    def is_unhurried(self, waiting: Waiting) -> bool:
+        """True where no prediction, however pessimistic, comes near the deadline: one comparison for a request, since
+        `bound_waits` works the bound out once for each turn."""
+        bound_s, up_to_rows = self._unhurried
+        return waiting.deadline - waiting.arrived > bound_s and self.queue.rows <= up_to_rows
+
+    def bound_waits(self) -> None:
+        """Whatever was predicted before has changed: a run was measured, or rows were taken."""
+        policy = self.policy
+        rows = 2 * self.queue.rows + 4 * policy.cap.limit
+        batches = rows // max(1, policy.cap.rows) + 3  # those in hand, and the request's own
+        self._unhurried = batches * policy.service.slowest(policy.cap.limit) * policy.stretch, rows
 
     def refusal(self, waiting: Waiting, now: float, workers: int, busy_s: float) -> PodiumError | None:
         """Why this request is not worth taking, if so. Microseconds, whatever waits.

@@ -94,6 +94,10 @@ class ServiceTimes:
         own = self._by_bucket.get(bucket)
         return (own if own is not None else self.overall).seconds(rows)
 
+    def slowest(self, rows: int) -> float:
+        """What a run over `rows` rows of the slowest bucket is expected to take."""
+        return max((own.seconds(rows) for own in self._by_bucket.values()), default=self.overall.seconds(rows))
+
     def fixed(self, bucket: Hashable) -> float:
         """The part of a run that does not depend on its rows: what a second batch would cost again."""
         own = self._by_bucket.get(bucket)

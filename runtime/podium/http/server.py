@@ -39,6 +39,7 @@ class QuietServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks for the client's address
             timeout_keep_alive=KEEP_ALIVE_S,
             backlog=BACKLOG,
         )

@@ -133,7 +133,12 @@ class Dispatcher:
     def submit(self, waiting: Waiting) -> None:
         """Takes a new request. Raises QueueFull, PredictedLate, DeadlineExceeded: microseconds after it came."""
         free = any(lane.has_free_worker() for lane in self._lanes)
-        if not free and self.hands and (refusal := self._refusal(waiting)) is not None:
+        if (
+            not free
+            and self.hands
+            and not self.backlog.is_unhurried(waiting)
+            and (refusal := self._refusal(waiting)) is not None
+        ):
             self.tally.shed[Shed.HOPELESS if isinstance(refusal, DeadlineExceeded) else Shed.PREDICTED_LATE] += 1
             raise refusal
         try:
@@ -195,6 +200,7 @@ class Dispatcher:
             now = self.clock()
             self._hand_ahead(now)
             self._set_alarm(now)
+        self.backlog.bound_waits()
         self._note_idle()
 
     def next_run_s(self, instance: Supervisor, now: float) -> float | None:

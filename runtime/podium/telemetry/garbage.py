@@ -11,6 +11,9 @@ from collections.abc import Callable
 
 IDLE_INTERVAL_S = 30.0
 LONGEST_S = 600.0
+YOUNGEST = 10_000
+"""Objects more than before that start a collection of the youngest: requests leave no cycles, so that looking for some
+after every 700 objects is for nothing."""
 NEVER = 1_000_000
 """Threshold of the oldest generation that is not reached between two of our own collections."""
 PAUSE_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
@@ -31,8 +34,8 @@ class GarbageControl:
     def start(self) -> None:
         """Freezes what is there and takes over full collections."""
         self._thresholds = gc.get_threshold()
-        youngest, middle, _ = self._thresholds
-        gc.set_threshold(youngest, middle, NEVER)
+        _, middle, _ = self._thresholds
+        gc.set_threshold(YOUNGEST, middle, NEVER)
         gc.callbacks.append(self._measure)
         self.freeze()
 

@@ -24,12 +24,16 @@ class Served:
 
 
 def parse_object(raw: bytes, form: str) -> dict[str, Any]:
-    """A JSON object. Raises InvalidInput."""
+    """A JSON object of bounded depth. Raises InvalidInput."""
+    return checked_object(parse_json(raw, form), "JSON", form)
+
+
+def parse_json(raw: bytes, form: str) -> Any:
+    """Any JSON, of any depth: for who looks at its form anyway. Raises InvalidInput."""
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not JSON ({error}); expected {form}") from error
-    return checked_object(value, "JSON", form)
 
 
 def checked_object(value: object, what: str, form: str) -> dict[str, Any]:

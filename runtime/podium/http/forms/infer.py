@@ -10,7 +10,7 @@ import orjson
 
 from podium.errors import InvalidInput
 from podium.http.asgi import BINARY, DUMP_OPTIONS, JSON, Answer
-from podium.http.forms.document import Served, Tensors, parse_object, priority_of
+from podium.http.forms.document import Served, Tensors, checked_object, parse_json, priority_of
 from podium.http.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
 from podium.serving.contract import LAYOUTS_KEPT, Contract, Layout
@@ -51,10 +51,11 @@ class InferRequest:
 
 def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
     """The request in a body that is JSON alone. Raises InvalidInput."""
-    document = parse_object(raw, FORM)
-    known = _seen_before(document, contract)
+    value = parse_json(raw, FORM)
+    known = _seen_before(value, contract)
     if known is not None:
-        return known, InferRequest(document.get("id"), None, False, None)
+        return known, InferRequest(value.get("id"), None, False, None)
+    document = checked_object(value, "JSON", FORM)
     tensors: Tensors = {}
     for entry, name in entries_of(document):
         if "binary_data_size" in parameters_of(entry, f"input {name!r}"):
@@ -66,9 +67,11 @@ def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
     return tensors, request
 
 
-def _seen_before(document: Mapping[str, Any], contract: Contract) -> dict[str, Tensor] | None:
+def _seen_before(document: Any, contract: Contract) -> dict[str, Tensor] | None:
     """The tensors of a plain request, all of whose layouts have passed the checks before; None for every other one,
     right or wrong. The same answer at a third of the price."""
+    if type(document) is not dict:
+        return None
     inputs, given_id = document.get("inputs"), document.get("id", "")
     if type(inputs) is not list or len(inputs) != len(contract.inputs) or len(document) != 2 - ("id" not in document):
         return None
