@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     """Port for inference, health and metrics. 0 takes a free one."""
     admin_port: Port = keys.ADMIN_PORT
     """Port for assignments and reports (pod mode only). 0 takes a free one."""
+    grpc_port: Port | None = None
+    """Port for the Open Inference Protocol over gRPC; None: not served. 0 takes a free one."""
     pod_uid: str = ""
     """metadata.uid of this pod (downward API). Pod mode requires it."""
     assignment_dir: Path = Path(keys.ASSIGNMENT_DIR)

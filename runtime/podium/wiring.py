@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from podium.artifacts import ArtifactStore, Limits
 from podium.errors import PodiumError
@@ -39,6 +40,9 @@ from podium.telemetry.loop_lag import LoopLag
 from podium.telemetry.tracing import tracing
 from podium_crds.assignment import Report
 
+if TYPE_CHECKING:
+    from podium.grpc_oip.server import GrpcServer
+
 log = get_logger(__name__)
 
 MIN_ARENA_BYTES = 32 << 20
@@ -63,6 +67,7 @@ class Runtime:
     """Set by SIGTERM or SIGINT."""
     failed: asyncio.Event
     """Set when a part that must run has ended."""
+    grpc: "GrpcServer | None" = None
     removals: "set[asyncio.Task[None]]" = field(default_factory=set)
     """Resources on their way out; awaited at the end."""
 
@@ -94,7 +99,14 @@ class Runtime:
         if propagation_s is not None:
             policy = policy.model_copy(update={"propagation_seconds": propagation_s})
         await drain(self.residents.drain, policy, asyncio.get_running_loop().time)
-        await self.data.close(self.settings.drain_margin_seconds)
+        await self.close_ports()
+
+    async def close_ports(self) -> None:
+        """No request comes in any more; those under way have the margin. Idempotent."""
+        margin_s = self.settings.drain_margin_seconds
+        if self.grpc is not None:
+            await self.grpc.close(margin_s)
+        await self.data.close(margin_s)
 
 
 @contextlib.asynccontextmanager
@@ -131,6 +143,8 @@ async def opened(
         runtime = Runtime(settings, residents, QuietServer(front, listener, lane), asyncio.Event(), asyncio.Event())
         await runtime.data.open()
         log.info("data_port_open", port=runtime.data.port)
+        if settings.grpc_port is not None:
+            runtime.grpc = await _open_grpc(settings, residents, keys)
         _take_signals(loop, runtime.stop)
         health = runtime.run_beside(residents.watch_health(), "health")
         lagging = runtime.run_beside(lag.watch(), "loop lag")
@@ -144,7 +158,7 @@ async def opened(
             await _cancel(lagging)
             garbage.stop()
             await asyncio.gather(*runtime.removals)
-            await runtime.data.close(settings.drain_margin_seconds)
+            await runtime.close_ports()
             await codecs.close()
             if spans is not None:
                 await asyncio.to_thread(spans.close)
@@ -175,6 +189,17 @@ async def serve_pod(settings: Settings, begun: Sequence[BegunServer] = ()) -> No
         finally:
             await _cancel(watch)
             await admin.close(1.0)
+
+
+async def _open_grpc(settings: Settings, residents: Residents, keys: ApiKeys | None) -> "GrpcServer":
+    """Raises OSError where the port is taken."""
+    from podium.grpc_oip.server import GrpcServer, GrpcService  # gRPC takes 15 MiB: only where it is asked for
+
+    service = GrpcService(residents, keys, asyncio.get_running_loop().time)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    server = GrpcServer(service, f"{host}:{settings.grpc_port}", settings.max_body_bytes)
+    await server.open()
+    return server
 
 
 async def _open_admin(settings: Settings, residents: Residents, desk: AssignmentDesk) -> QuietServer:

@@ -70,6 +70,8 @@ async def _serve_files(
     async with wiring.opened(settings, begun=begun) as runtime:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         typer.echo(f"listening on http://{host}:{runtime.data.port} (Ctrl-C ends it)")
+        if runtime.grpc is not None:
+            typer.echo(f"gRPC on {settings.host}:{runtime.grpc.port}")
         progress = Progress(runtime.residents)
         runtime.residents.on_change = progress.show
         follower = _Follower(runtime, paths, texts)

@@ -44,7 +44,7 @@ def add_protocol(app: FastAPI, residents: Residents, version: str) -> None:
         return {
             "name": name,
             "versions": list(dict.fromkeys(loaded.spec.version for loaded in route.loaded)),
-            "platform": _platform(revision),
+            "platform": platform(revision),
             "inputs": specs(revision, "inputs"),
             "outputs": specs(revision, "outputs"),
         }
@@ -99,7 +99,7 @@ def _revision(route: Route, model_version: str | None) -> LiveRevision | None:
     return route.primary if model_version is None else route.of_version(model_version)
 
 
-def _platform(revision: LiveRevision | None) -> str:
+def platform(revision: LiveRevision | None) -> str:
     if revision is None:
         return ""
     if revision.spec.graph is not None:
