@@ -64,7 +64,7 @@ def test_metrics_tell_stages_batches_steps_and_the_loop(client: httpx.Client) ->
         assert re.search(rf'podium_batch_stage_seconds_count\{{.*stage="{stage}".*\}} [1-9]', page), stage
     assert re.search(r"podium_queue_seconds_count\{.*\} [1-9]", page)
     assert re.search(r'podium_step_duration_seconds_count\{model="route",.*step="shout"\} [1-9]', page)
-    assert re.search(r'podium_batches_closed_total\{.*reason="\w+"\} [1-9]', page)
+    assert re.search(r'podium_batches_closed_total\{.*reason="\w+".*\} [1-9]', page)
     assert re.search(r"podium_event_loop_lag_seconds_count \d", page)
 
 
