@@ -21,8 +21,9 @@ import numpy as np
 from podium.engines.base import Arrays, LoadError, StreamRequest
 from podium.engines.vllm.arguments import checked_arguments, cpu_kv_bytes
 from podium.engines.vllm.call import App, Exchange, Head
-from podium.engines.vllm.guard import forget_semaphores, private_folder, start_guard
+from podium.engines.vllm.guard import cache_folder, forget_semaphores, private_folder, start_guard
 from podium.engines.vllm.measure import Measures
+from podium.engines.vllm.plugin import NAME
 from podium.errors import InvalidInput
 from podium.ipc.llm_stats import LlmStats
 from podium.telemetry.cgroup import memory_state
@@ -193,17 +194,17 @@ class VllmEngine:
 
 
 def environment(private: Path) -> dict[str, str]:
-    """What vLLM and the libraries under it read at their import: no network, no plug-ins, files in a private place."""
+    """What vLLM and the libraries under it read at their import: no network, no plug-in but ours, private files."""
     return {
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_PLUGINS": "",
+        "VLLM_PLUGINS": NAME,
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # On a CPU the engine process computes by itself: one process, one import and one segment of shared memory less.
         # vLLM has another process only to set its thread count, and ours is set from the worker's start on.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CACHE_ROOT": f"{private}/cache",
+        "VLLM_CACHE_ROOT": str(cache_folder(private)),
         "VLLM_CONFIG_ROOT": f"{private}/config",
         "TORCHINDUCTOR_CACHE_DIR": f"{private}/inductor",
         "TRITON_CACHE_DIR": f"{private}/triton",

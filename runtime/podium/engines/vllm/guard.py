@@ -8,6 +8,7 @@ waits for the worker's end. Where the front end lives, it may be quicker and end
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "podium-vllm-"
+_CACHE = "podium-cache-vllm-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps named semaphores
 _SEMAPHORE = re.compile(rf"{_SHARED_MEMORY}/(sem\.mp-\w+)")
 _WATCH = """
@@ -63,6 +65,20 @@ def private_folder() -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     return folder
+
+
+def cache_folder(private: Path) -> Path:
+    """Where vLLM keeps what it found out about a model's class: without it, each load imports vLLM once more.
+
+    It outlives workers. What is not this user's alone is not used: compiled code may lie there.
+    """
+    folder = Path(tempfile.gettempdir()) / f"{_CACHE}{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return folder
+    return private / "cache"
 
 
 def start_guard(folder: Path) -> "subprocess.Popen[bytes] | None":

@@ -1,0 +1,48 @@
+"""Where vLLM's files go: one folder a worker, and a cache that is nobody else's."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from podium.engines.vllm.guard import cache_folder, private_folder
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_folders_of_workers_that_are_no_more_are_removed(temporary: Path) -> None:
+    dead, alive, other = (temporary / name for name in ("podium-vllm-4194305", "podium-vllm-1", "podium-vllm-x"))
+    for folder in (dead, alive, other):
+        folder.mkdir()
+    own = private_folder()
+    assert own.stat().st_mode & 0o077 == 0
+    assert (dead.exists(), alive.exists(), other.exists()) == (False, True, True)
+
+
+def test_the_cache_is_kept_between_workers() -> None:
+    first = cache_folder(private_folder())
+    (first / "found").touch()
+    second = cache_folder(private_folder())
+    assert (second / "found").exists()
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(temporary: Path) -> None:
+    planted = temporary / f"podium-cache-vllm-{os.getuid()}"
+    planted.mkdir()
+    planted.chmod(0o777)
+    private = private_folder()
+    assert cache_folder(private) == private / "cache"
+
+
+def test_a_link_in_its_place_is_not_followed(temporary: Path) -> None:
+    elsewhere = temporary / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (temporary / f"podium-cache-vllm-{os.getuid()}").symlink_to(elsewhere)
+    private = private_folder()
+    assert cache_folder(private) == private / "cache"
