@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import load, models
 from benchmarks.load import Load
-from benchmarks.openloop import Seen, begun, open_loop
+from benchmarks.openloop import Seen, Shape, begun, open_loop
 from benchmarks.peers import contenders, wire
 from benchmarks.peers.server import Contender, Running, running
 from benchmarks.result import Bar, Effort, Result
@@ -18,7 +18,9 @@ FIXED_S, ROW_S, BATCH = 0.010, 0.0003, 32
 FULL_S = FIXED_S + ROW_S * BATCH
 FULL_RPS = BATCH / FULL_S
 """What always-full batches answer: the physical limit of this model."""
-LANES = 512
+LANES = 1024
+DEADLINE_S = 0.25
+"""That clients of an overloaded model set."""
 Rounds = dict[str, list[float]]
 
 
@@ -54,21 +56,21 @@ def _round(work: str, seen: Rounds, effort: Effort) -> None:
         rate = 0.3 / (FIXED_S + ROW_S)
         note(
             "30 % Poisson mean ms, batching off",
-            open_loop(plain, pair[0], rate, 3 * effort.seconds, LANES, CLIENT).mean_ms,
+            open_loop(plain, pair[0], Shape(rate, 3 * effort.seconds, LANES), CLIENT).mean_ms,
         )
     with running(_served(work, BATCH), SERVER) as server:
         pairs = load.bodies(server, load.rows(8))
         note("c=1 p50 ms", load.wrk(server, pairs, 1, effort.seconds, CLIENT).p50_us / 1000)
-        note("30 % Poisson mean ms", open_loop(server, pairs[0], rate, 3 * effort.seconds, LANES, CLIENT).mean_ms)
+        note(
+            "30 % Poisson mean ms", open_loop(server, pairs[0], Shape(rate, 3 * effort.seconds, LANES), CLIENT).mean_ms
+        )
         for factor in (1, 4, 16):
-            full = load.wrk(
-                server, pairs, BATCH, effort.seconds * factor if factor == 1 or not effort.quick else 1, CLIENT
-            )
+            full = load.wrk(server, pairs, BATCH, factor, CLIENT)
             _note_full(note, factor, full)
-        over = open_loop(server, pairs[0], 2 * FULL_RPS, 2 * effort.seconds, LANES, CLIENT)
+        over = open_loop(server, _urgent(pairs[0]), Shape(2 * FULL_RPS, 2 * effort.seconds, LANES, DEADLINE_S), CLIENT)
         peak = seen["c=32 rows/s"][-1]
         note("2x overload goodput over peak", over.goodput / peak)
-        note("2x overload late share", (over.other + over.unanswered) / max(1, over.sent))
+        note("2x overload late share", (over.late + over.other + over.unanswered) / max(1, over.sent))
         note("2x overload refusal p99 ms", over.refused_p99_ms)
         note("2x overload p99.9 ms", over.p999_ms)
     with running(_pair(work), SERVER) as both:
@@ -90,10 +92,10 @@ def _neighbours(both: Running, effort: Effort) -> tuple[Seen, Seen]:
     """Model B alone at 20 % of what it can, then with ten times what model A can beside it."""
     other = Running(_named(both.contender, "work-b"), both.port, both.pid)
     pair, pair_b = load.bodies(both, load.rows(8)[:1])[0], load.bodies(other, load.rows(8)[:1])[0]
-    rate = 0.2 * FULL_RPS / 4
-    alone = open_loop(other, pair_b, rate, 2 * effort.seconds, LANES, CLIENT)
-    with begun(both, pair, 10 * FULL_RPS, 2 * effort.seconds + 1, LANES, CLIENT) as flood:
-        beside = open_loop(other, pair_b, rate, 2 * effort.seconds, LANES, CLIENT)
+    calm = Shape(0.2 * FULL_RPS / 4, 2 * effort.seconds, LANES)
+    alone = open_loop(other, pair_b, calm, CLIENT)
+    with begun(both, _urgent(pair), Shape(10 * FULL_RPS, calm.seconds + 1, LANES, DEADLINE_S), CLIENT) as flood:
+        beside = open_loop(other, pair_b, calm, CLIENT)
         flood.communicate(timeout=120)
     return alone, beside
 
@@ -148,6 +150,12 @@ def _poisoned() -> int:
         )
 
     return asyncio.run(ask())
+
+
+def _urgent(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The same request with a deadline, and the same answer."""
+    body = json.loads(pair[0])
+    return json.dumps({**body, "parameters": {"timeout": round(DEADLINE_S * 1e6)}}).encode(), pair[1]
 
 
 def _row(number: float) -> bytes:

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from benchmarks.result import Bar, Effort, Result
 from podium.ipc.arena import Arena
 from podium.ipc.channel import Broker, Payloads
 from podium.ipc.descriptor import Descriptor, Inline, TensorRef
+from podium.ipc.lease import Lease
 from podium.ipc.protocol import Dispatch, Failure, FromWorker
 from podium.serving.pod import INLINE_BYTES
 from podium_crds.tensors import DType
@@ -40,8 +42,31 @@ OURS, IN_PLACE, QUEUE, PYZMQ, LIMIT = (
     "pyzmq",
     "memcpy + wake-up",
 )
-Hop = Callable[[NDArray[np.float32], bool], str]
-"""Sends one array; the digest of what arrived where it is asked for."""
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way between two processes."""
+
+    digest: Callable[[Array], str]
+    """Sends the array; the digest of what arrived."""
+    seconds: Callable[[Array, int], list[float]]
+    """Sends it that often; how long each took."""
+
+
+def stepwise(hop: Callable[[Array, bool], str]) -> Way:
+    """A way whose hop is a plain call."""
+
+    def seconds(array: Array, hops: int) -> list[float]:
+        taken = []
+        for _ in range(hops):
+            begun = time.perf_counter()
+            hop(array, False)
+            taken.append(time.perf_counter() - begun)
+        return taken
+
+    return Way(lambda array: hop(array, True), seconds)
 
 
 def run(effort: Effort) -> Result:
@@ -82,51 +107,40 @@ def _notes(us: dict[tuple[str, str], float]) -> tuple[str, ...]:
     )
 
 
-def _timed(name: str, hop: Hop, array: NDArray[np.float32], hops: int) -> float:
+def _timed(name: str, way: Way, array: Array, hops: int) -> float:
     """Seconds of one hop, the median."""
-    if name != LIMIT and hop(array, True) != sha256(array.data).hexdigest():
+    if name != LIMIT and way.digest(array) != sha256(array.data).hexdigest():
         raise AssertionError(f"{name} delivered something else than was sent")
-    hop(array, False)
-    taken = []
-    for _ in range(hops):
-        begun = time.perf_counter()
-        hop(array, False)
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken)
+    way.seconds(array, 1)
+    return statistics.median(way.seconds(array, hops))
 
 
-def _growth(hop: Hop) -> list[float]:
+def _growth(way: Way) -> list[float]:
     array = np.ones(SIZES["1 MB"] // 4, dtype=np.float32)
-    means = []
-    for factor in (1, 4, 16):
-        begun = time.perf_counter()
-        for _ in range(100 * factor):
-            hop(array, False)
-        means.append((time.perf_counter() - begun) / (100 * factor))
-    return means
+    return [statistics.median(way.seconds(array, 100 * factor)) for factor in (1, 4, 16)]
 
 
 @contextmanager
-def _queue() -> Iterator[Hop]:
+def _queue() -> Iterator[Way]:
     context = mp.get_context("spawn")
     tensors, answers = context.Queue(), context.Queue()
     process = context.Process(target=ipc_receivers.over_queue, args=(tensors, answers))
     process.start()
 
-    def hop(array: NDArray[np.float32], check: bool) -> str:
+    def hop(array: Array, check: bool) -> str:
         tensors.put((check, array))
         answer: str = answers.get(timeout=TIMEOUT_S)
         return answer
 
     try:
-        yield hop
+        yield stepwise(hop)
     finally:
         tensors.put(None)
         process.join(TIMEOUT_S)
 
 
 @contextmanager
-def _pyzmq() -> Iterator[Hop]:
+def _pyzmq() -> Iterator[Way]:
     with tempfile.TemporaryDirectory(prefix="podium-bench-") as directory, zmq.Context() as zmq_context:
         endpoint = f"ipc://{directory}/pair"
         with zmq_context.socket(zmq.PAIR) as pair:
@@ -134,33 +148,33 @@ def _pyzmq() -> Iterator[Hop]:
             process = mp.get_context("spawn").Process(target=ipc_receivers.over_pyzmq, args=(endpoint,))
             process.start()
 
-            def hop(array: NDArray[np.float32], check: bool) -> str:
+            def hop(array: Array, check: bool) -> str:
                 pair.send_multipart([b"1" if check else b"0", array.data.cast("B")])
                 return pair.recv().decode()
 
             try:
-                yield hop
+                yield stepwise(hop)
             finally:
                 pair.send_multipart([b"0", b""])
                 process.join(TIMEOUT_S)
 
 
 @contextmanager
-def _limit() -> Iterator[Hop]:
+def _limit() -> Iterator[Way]:
     here, there = mp.get_context("spawn").Pipe()
     process = mp.get_context("spawn").Process(target=ipc_receivers.over_pipe, args=(there,))
     process.start()
     room = np.empty(max(SIZES.values()) // 4, dtype=np.float32)
     room.fill(0)
 
-    def hop(array: NDArray[np.float32], _check: bool) -> str:
+    def hop(array: Array, _check: bool) -> str:
         np.copyto(room[: array.size], array)
         os.write(here.fileno(), b"1")
         os.read(here.fileno(), 1)
         return ""
 
     try:
-        yield hop
+        yield stepwise(hop)
     finally:
         os.write(here.fileno(), b"0")
         process.join(TIMEOUT_S)
@@ -177,6 +191,7 @@ class _Podium:
         self.broker.register(PEER, self._hear, lambda _, error: self._heard.set_exception(error))
         self._numbers = 0
         self._written: dict[int, TensorRef] = {}
+        self._lease: Lease | None = None
 
     async def _open(self, directory: Path) -> Broker:
         return Broker.open(directory)
@@ -185,44 +200,58 @@ class _Podium:
         """Waits for the worker's first word."""
         self._loop.run_until_complete(asyncio.wait_for(self._heard, TIMEOUT_S))
 
-    def hop(self, array: NDArray[np.float32], check: bool) -> str:
+    def way(self, hop: Callable[[Array, bool], Coroutine[None, None, str]]) -> Way:
+        """All hops of a measurement in one run of the loop, as in a server."""
+
+        async def many(array: Array, hops: int) -> list[float]:
+            taken = []
+            for _ in range(hops):
+                begun = time.perf_counter()
+                await hop(array, False)
+                taken.append(time.perf_counter() - begun)
+            return taken
+
+        run = self._loop.run_until_complete
+        return Way(lambda array: run(hop(array, True)), lambda array, hops: run(many(array, hops)))
+
+    async def hop(self, array: Array, check: bool) -> str:
         """Copies into the arena, or into the message below the threshold of the runtime."""
         data = array.data.cast("B")
         if data.nbytes <= INLINE_BYTES:
-            return self._sent(Inline(0, DType.FP32, array.shape), [bytes(data)], check)
+            return await self._sent(Inline(0, DType.FP32, array.shape), [bytes(data)], check)
         buffer = self.arena.allocate(data.nbytes)
         buffer.data[: data.nbytes] = data
         slot = buffer.lease.slot
         self.arena.ledger.seal(slot)
         try:
-            return self._sent(
-                Descriptor(slot.offset, slot.generation, 0, data.nbytes, DType.FP32, array.shape), (), check
-            )
+            ref = Descriptor(slot.offset, slot.generation, 0, data.nbytes, DType.FP32, array.shape)
+            return await self._sent(ref, (), check)
         finally:
             buffer.lease.release()
 
-    def hop_in_place(self, array: NDArray[np.float32], check: bool) -> str:
+    async def hop_in_place(self, array: Array, check: bool) -> str:
         """What was written there before: the same slot for the same array."""
         ref = self._written.get(array.nbytes)
         if ref is None or check:
             ref = self._written[array.nbytes] = self._write(array)
-        return self._sent(ref, (), check)
+        return await self._sent(ref, (), check)
 
-    def _write(self, array: NDArray[np.float32]) -> TensorRef:
-        if self._written:
-            self.arena.ledger.drop_holder(next(iter(self.arena.ledger.slots())).leases.copy().pop().holder)
+    def _write(self, array: Array) -> TensorRef:
+        if self._lease is not None:
+            self._lease.release()
             self._written.clear()
         buffer = self.arena.allocate(array.nbytes)
+        self._lease = buffer.lease
         buffer.data[: array.nbytes] = array.data.cast("B")
         slot = buffer.lease.slot
         self.arena.ledger.seal(slot)
         return Descriptor(slot.offset, slot.generation, 0, array.nbytes, DType.FP32, array.shape)
 
-    def _sent(self, ref: TensorRef, payloads: Payloads, check: bool) -> str:
+    async def _sent(self, ref: TensorRef, payloads: Payloads, check: bool) -> str:
         self._numbers += 1
         self._heard = self._loop.create_future()
         self.broker.send(PEER, Dispatch(1, CHECK if check else self._numbers, (1,), {"x": ref}), payloads)
-        answer = self._loop.run_until_complete(self._heard)
+        answer = await self._heard
         return answer.message if isinstance(answer, Failure) else ""
 
     def _hear(self, _peer: bytes, message: FromWorker, _payloads: Payloads) -> None:
@@ -230,7 +259,7 @@ class _Podium:
 
 
 @contextmanager
-def _podium(way: str) -> Iterator[Hop]:
+def _podium(way: str) -> Iterator[Way]:
     loop = uvloop.new_event_loop()
     with tempfile.TemporaryDirectory(prefix="podium-bench-") as directory:
         podium = _Podium(loop, Path(directory) / "run")
@@ -240,7 +269,7 @@ def _podium(way: str) -> Iterator[Hop]:
         process = subprocess.Popen(command, pass_fds=(fd,))
         try:
             podium.ready()
-            yield podium.hop if way == OURS else podium.hop_in_place
+            yield podium.way(podium.hop if way == OURS else podium.hop_in_place)
         finally:
             process.terminate()
             process.wait(TIMEOUT_S)

@@ -2,7 +2,7 @@
 
 A latency counts from when the request should have left, so that a server which stalls pays for everyone who would have
 come meanwhile (no coordinated omission); how late the generator itself was is reported beside. Runs as its own process:
-`python -m benchmarks.openloop PORT PATH RATE SECONDS CONNECTIONS BODY_FILE ANSWER_FILE`, result as JSON.
+`python -m benchmarks.openloop PORT PATH RATE SECONDS CONNECTIONS DEADLINE_S BODY_FILE ANSWER_FILE`, result as JSON.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import uvloop
@@ -24,12 +24,26 @@ GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """Of a load."""
+
+    rate: float
+    """Requests per second, on average."""
+    seconds: float
+    connections: int
+    deadline_s: float = 60.0
+    """An answer that takes longer is late."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What became of the requests. Latencies in milliseconds, of the answered ones."""
 
     offered_rps: float
     sent: int
     answered: int
+    late: int
+    """Of the answered: after the deadline, which counts from when the request was due."""
     refused: int
     """503 and 504."""
     other: int
@@ -40,13 +54,14 @@ class Seen:
     p99_ms: float
     p999_ms: float
     refused_p99_ms: float
+    """From when the request was sent."""
     generator_late_p99_ms: float
     seconds: float
 
     @property
     def goodput(self) -> float:
-        """Right answers per second."""
-        return self.answered / self.seconds
+        """Right answers in time, per second."""
+        return (self.answered - self.late) / self.seconds
 
 
 class _Line(asyncio.Protocol):
@@ -56,6 +71,7 @@ class _Line(asyncio.Protocol):
         self._load = load
         self._came = b""
         self.due = 0.0
+        self.sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Free."""
@@ -64,7 +80,7 @@ class _Line(asyncio.Protocol):
 
     def send(self, due: float) -> None:
         """The request that was due then."""
-        self.due = due
+        self.due, self.sent = due, time.monotonic()
         self.transport.write(self._load.request)
 
     def data_received(self, data: bytes) -> None:
@@ -118,7 +134,7 @@ class _Load:
         if status == 200 and answer == self._right:
             self.good.append(took)
         elif status in (503, 504):
-            self.refusals.append(took)
+            self.refusals.append(time.monotonic() - line.sent)
         else:
             self.other += 1
         self.free(line)
@@ -144,7 +160,8 @@ class _Load:
         line.send(due)
 
 
-async def _generate(port: int, request: bytes, right: bytes, rate: float, seconds: float, connections: int) -> Seen:
+async def _generate(port: int, request: bytes, right: bytes, shape: Shape) -> Seen:
+    rate, seconds, connections = shape.rate, shape.seconds, shape.connections
     load = _Load(request, right)
     for _ in range(connections):
         await asyncio.get_running_loop().create_connection(lambda: _Line(load), "127.0.0.1", port)
@@ -164,6 +181,7 @@ async def _generate(port: int, request: bytes, right: bytes, rate: float, second
         rate,
         load.sent,
         len(good),
+        sum(took > shape.deadline_s for took in good),
         len(load.refusals),
         load.other,
         unanswered,
@@ -181,37 +199,35 @@ def _at(ordered: list[float], share: float) -> float:
     return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def open_loop(
-    server: Running, pair: tuple[bytes, bytes], rate: float, seconds: float, connections: int, cpus: set[int]
-) -> Seen:
+def open_loop(server: Running, pair: tuple[bytes, bytes], shape: Shape, cpus: set[int]) -> Seen:
     """One run of the generator in a process of its own, on those processors."""
-    with begun(server, pair, rate, seconds, connections, cpus) as process:
-        out, _ = process.communicate(timeout=seconds + 60)
+    with begun(server, pair, shape, cpus) as process:
+        out, _ = process.communicate(timeout=shape.seconds + 60)
     return Seen(**json.loads(out))
 
 
-def begun(
-    server: Running, pair: tuple[bytes, bytes], rate: float, seconds: float, connections: int, cpus: set[int]
-) -> "subprocess.Popen[bytes]":
+def begun(server: Running, pair: tuple[bytes, bytes], shape: Shape, cpus: set[int]) -> "subprocess.Popen[bytes]":
     """The same, not waited for; its output is a Seen as JSON."""
     body, answer = pair
     with tempfile.NamedTemporaryFile(prefix="podium-bench-", delete=False) as body_file:
         body_file.write(body)
     with tempfile.NamedTemporaryFile(prefix="podium-bench-", delete=False) as answer_file:
         answer_file.write(answer)
-    arguments = [server.port, server.contender.wire.path, rate, seconds, connections, body_file.name, answer_file.name]
+    files = [body_file.name, answer_file.name]
+    arguments = [server.port, server.contender.wire.path, *astuple(shape), *files]
     command = ["taskset", "-c", ",".join(map(str, sorted(cpus))), sys.executable, "-m", "benchmarks.openloop"]
     return subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.PIPE)
 
 
 def main(arguments: list[str]) -> None:
     """See the module."""
-    port, path, rate, seconds, connections, body_file, answer_file = arguments
+    port, path, rate, seconds, connections, deadline_s, body_file, answer_file = arguments
     body, right = Path(body_file).read_bytes(), Path(answer_file).read_bytes()
     Path(body_file).unlink()
     Path(answer_file).unlink()
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    running = _generate(int(port), head.encode() + body, right, float(rate), float(seconds), int(connections))
+    shape = Shape(float(rate), float(seconds), int(connections), float(deadline_s))
+    running = _generate(int(port), head.encode() + body, right, shape)
     sys.stdout.write(json.dumps(asdict(uvloop.run(running))))
 
 

@@ -44,7 +44,7 @@ class Effort:
     quick: bool = False
 
 
-FULL = Effort(rounds=5, seconds=3.0)
+FULL = Effort(rounds=5, seconds=2.0)
 QUICK = Effort(rounds=2, seconds=1.0, quick=True)
 
 
