@@ -1,6 +1,8 @@
 """Where vLLM's files go: one folder a worker, and a cache that is nobody else's."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -46,3 +48,23 @@ def test_a_link_in_its_place_is_not_followed(temporary: Path) -> None:
     (temporary / f"podium-cache-vllm-{os.getuid()}").symlink_to(elsewhere)
     private = private_folder()
     assert cache_folder(private) == private / "cache"
+
+
+HOLDER = """
+import multiprocessing, os
+from pathlib import Path
+from podium.engines.vllm.guard import forget_semaphores
+lock = multiprocessing.get_context("spawn").Lock()
+name = Path("/dev/shm", "sem." + lock._semlock.name.lstrip("/"))
+before = name.exists()
+forget_semaphores()
+with lock:
+    print(before, name.exists(), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_semaphore_is_held_on_without_its_name() -> None:
+    command = [sys.executable, "-c", HOLDER]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True, check=True)
+    assert ended.stdout.split() == ["True", "False"]

@@ -18,7 +18,8 @@ from pathlib import Path
 _PREFIX = "podium-vllm-"
 _CACHE = "podium-cache-vllm-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps named semaphores
-_SEMAPHORE = re.compile(rf"{_SHARED_MEMORY}/(sem\.mp-\w+)")
+_MAPPED = re.compile(rf" (\d+)\s+{_SHARED_MEMORY}/sem\.")
+"""A semaphore among a process's mappings. Its inode tells which: it was mapped under another name than it has now."""
 _WATCH = """
 import os, select, shutil, signal, sys
 worker, folder = int(sys.argv[1]), sys.argv[2]
@@ -98,10 +99,12 @@ def forget_semaphores() -> None:
 
     Once vLLM is loaded nobody looks one up by its name any more.
     """
-    names: set[str] = set()
+    held: set[int] = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if os.getsid(int(process.name)) == os.getsid(0):
-                names |= set(_SEMAPHORE.findall((process / "maps").read_text()))
-    for name in names:
-        (_SHARED_MEMORY / name).unlink(missing_ok=True)
+                held |= {int(inode) for inode in _MAPPED.findall((process / "maps").read_text())}
+    for semaphore in _SHARED_MEMORY.glob("sem.mp-*"):
+        with suppress(OSError):
+            if semaphore.stat().st_ino in held:
+                semaphore.unlink()
