@@ -40,3 +40,5 @@ STATE_DIR = "/var/lib/podium"
 HEADER_REVISION = "podium-revision"
 """Response header: the revision that answered."""
 HEADER_REQUEST_ID = "x-request-id"
+HEADER_ADMIN_TOKEN = "podium-admin-token"  # noqa: S105 - a name
+"""Request header of the admin port in place of Authorization, which the API server's proxy keeps to itself."""

@@ -10,14 +10,15 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
+from podium_crds.assignment import Report
 from podium_crds.keys import ANNOTATION_TEMPLATE_VERSION, LABEL_POOL
 from podium_crds.serving import GPU_RESOURCE
 from podium_crds.token import MIN_KEY_BYTES
 from podium_operator.cache import Cache
 from podium_operator.observation import Observation
-from podium_operator.pods.client import AdminKeys, PodClient
+from podium_operator.pods.client import AdminKeys
 from podium_operator.pods.errors import PodError
 from podium_operator.resources import names
 from podium_operator.resources.assignment import read_assignment
@@ -51,10 +52,17 @@ Manifest = dict[str, Any]
 STABLE_KINDS = ("Service", "Secret", "PodDisruptionBudget")
 
 
+class Reports(Protocol):
+    """Where pods' reports come from: the pods themselves, or the API server's proxy before them."""
+
+    async def get_report(self, pod_ip: str, pod_uid: str, keys: AdminKeys) -> Report:
+        """What the pod says it holds. Raises PodError."""
+
+
 class Observer:
     """Reads the cache and asks the pods. Holds nothing between passes."""
 
-    def __init__(self, cache: Cache, pods: PodClient) -> None:
+    def __init__(self, cache: Cache, pods: Reports) -> None:
         self._cache = cache
         self._pods = pods
 

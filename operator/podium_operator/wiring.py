@@ -24,8 +24,7 @@ from podium_operator.leader import Elector, LeaseConfig
 from podium_operator.logs import get_logger
 from podium_operator.metrics import Metrics
 from podium_operator.pods.client import PodClient
-from podium_operator.reconcile.model import ModelReconciler
-from podium_operator.reconcile.pipeline import PipelineReconciler
+from podium_operator.reconcile.resource import ResourceReconciler
 from podium_operator.reconcile.serving import Parts
 from podium_operator.resources.assignment import written_transitions
 from podium_operator.resync import Resync
@@ -171,7 +170,8 @@ class Operator:
             wake=self._queue.add,
             now=lambda: datetime.now(UTC),
         )
-        return {MODEL: ModelReconciler(parts), PIPELINE: PipelineReconciler(parts)}
+        reconciler = ResourceReconciler(parts)
+        return {MODEL: reconciler, PIPELINE: reconciler}
 
 
 def _lease(settings: Settings) -> LeaseConfig:

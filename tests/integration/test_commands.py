@@ -3,11 +3,15 @@
 import asyncio
 import re
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from tests.support.operator_process import OperatorProcess
 from tests.support.waiting import eventually
 from tests.support.world import World, scale
+
+from podium_operator.kube.client import Manifest
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(300)]
 
@@ -77,3 +81,43 @@ async def test_a_name_that_is_not_there_and_a_kind_that_is_none(world: World) ->
     code, said = await podium(world, "status")
     assert code == 1
     assert "there is no InferenceModel or InferencePipeline in namespace" in said
+
+
+async def test_a_plan_says_what_the_operator_then_does(world: World, operator: OperatorProcess, tmp_path: Path) -> None:
+    async def plan(manifest: Manifest) -> str:
+        file = tmp_path / "model.yaml"
+        file.write_text(yaml.safe_dump(manifest))
+        code, said = await podium(world, "plan", "-f", str(file))
+        assert code == 0, said
+        return said
+
+    first = scale(world.namespace, 2)
+    assert "scale: new; revision scale-" in await plan(first)
+    await world.apply(first)
+    await world.until("Ready", "True")
+    assert "nothing would change" in await plan(first)
+    second = scale(world.namespace, 3)
+    version = (await world.model())["metadata"]["resourceVersion"]
+    said = await plan(second)
+    assert "strategy    InPlace" in said
+    assert "python.parameters.factor: 2 → 3" in said
+    assert (await world.model())["metadata"]["resourceVersion"] == version
+    await world.apply(second)
+    await world.until("Ready", "True")
+    status = (await world.model())["status"]
+    assert f"→ {status['currentRevision']}" in said
+    assert status["strategy"]["resolved"] == "InPlace"
+    surge = scale(world.namespace, 3, env=[{"name": "A", "value": "b"}])
+    assert "strategy    Surge" in await plan(surge)
+    broken = scale(world.namespace, 3)
+    broken["spec"]["source"] = {"uri": "configmap://nowhere"}
+    assert "would be refused (ReferenceNotFound)" in await plan(broken)
+
+
+async def test_a_file_that_the_api_server_refuses_is_answered_with_its_reason(world: World, tmp_path: Path) -> None:
+    wrong = scale(world.namespace, 2, rollout={"maxSurge": 0})
+    file = tmp_path / "model.yaml"
+    file.write_text(yaml.safe_dump(wrong))
+    code, said = await podium(world, "plan", "-f", str(file))
+    assert code == 1
+    assert "maxSurge and maxUnavailable are both 0" in said

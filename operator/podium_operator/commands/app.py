@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console, Group
 from rich.live import Live
 
+from podium_crds.keys import GROUP
 from podium_crds.status import ServingStatus
 from podium_operator.commands.cluster import (
     CommandError,
@@ -21,6 +23,7 @@ from podium_operator.commands.cluster import (
     ref_of,
     status_of,
 )
+from podium_operator.commands.planning import planned, told
 from podium_operator.commands.table import described
 from podium_operator.errors import OperatorError
 from podium_operator.kube.client import KubeClient
@@ -57,6 +60,22 @@ def status(
                 while True:
                     await asyncio.sleep(WATCH_S)
                     live.update(await _seen(client, place, name))
+
+    _run(show())
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Option("--file", "-f", help="YAML file of resources.", exists=True, dir_okay=False)],
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show what applying a file would do: which way, what changes, what it needs. Nothing is written."""
+
+    async def show() -> None:
+        async with connected(Place(kubeconfig, namespace)) as client:
+            for manifest in _resources(file, namespace):
+                typer.echo(told(await planned(client, manifest, datetime.now(UTC))))
 
     _run(show())
 
@@ -136,6 +155,23 @@ def resume(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = Non
 async def _paused(client: KubeClient, manifest: Manifest, paused: bool) -> str:
     await client.merge_patch(ref_of(manifest), {"spec": {"rollout": {"paused": paused}}}, resource_version=None)
     return f"{ref_of(manifest)} {'is paused' if paused else 'goes on'}"
+
+
+def _resources(file: Path, namespace: str | None) -> list[Manifest]:
+    """The resources of Podium in a file. Raises CommandError where there are none, or it is no YAML."""
+    try:
+        documents = list(yaml.safe_load_all(file.read_text()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file} is no YAML: {error}") from error
+    found: list[Manifest] = [
+        each for each in documents if isinstance(each, dict) and str(each.get("apiVersion", "")).startswith(f"{GROUP}/")
+    ]
+    if not found:
+        raise CommandError(f"{file} has no resource of {GROUP}")
+    for manifest in found:
+        if namespace is not None:
+            manifest.setdefault("metadata", {}).setdefault("namespace", namespace)
+    return found
 
 
 async def _seen(client: KubeClient, place: Place, name: str | None) -> Group:

@@ -7,6 +7,7 @@ number of retries and a slot of a bounded number of concurrent ones. `metadata.m
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from podium_crds.keys import FIELD_MANAGER
 from podium_operator.kube.errors import Gone, KubeError, NotFound, from_status
@@ -139,6 +140,11 @@ class KubeClient:
             "preconditions": {name: value for name, value in preconditions.items() if value is not None},
         }
         await self._object(Call("DELETE", _path(wanted), body=body))
+
+    async def from_pod(self, namespace: str, pod: str, port: int, path: str, headers: Mapping[str, str]) -> Body:
+        """What a pod answers to a GET through the API server, for who is not in the cluster. Raises KubeError."""
+        proxied = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}:{port}/proxy{path}"
+        return await self._object(Call("GET", proxied, headers=headers, verb="PROXY"))
 
     async def close(self) -> None:
         """Close the connections."""

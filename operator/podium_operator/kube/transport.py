@@ -52,6 +52,8 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
     verb: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside those that every call has."""
     idempotent: bool = True
     """False: not sent again where the server may have acted on it."""
 
@@ -114,6 +116,7 @@ class Transport:
             "Content-Type": call.content_type,
             "Accept": "application/json",
             "User-Agent": FIELD_MANAGER,
+            **call.headers,
         }
         authorization = await self._credentials.authorization()
         if authorization:

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 
 from podium_crds.errors import CrdsError, ReferenceNotFoundError
 from podium_crds.model import InferenceModel
-from podium_crds.parse import parse_resource
+from podium_crds.parse import Resource, parse_resource
 from podium_crds.reasons import Reason
-from podium_crds.revision import RevisionRecord
+from podium_crds.revision import RevisionRecord, references, revision_of
 from podium_operator.cache import Cache
 from podium_operator.kube.client import KubeClient
 from podium_operator.kube.kinds import Ref
+from podium_operator.resources.deployment import TEMPLATE_VERSION
 from podium_operator.resources.revision import read_revision
 from podium_operator.state import Problem
 
@@ -50,6 +51,18 @@ class References:
             assert isinstance(model, InferenceModel), "the cache keeps kinds apart"
             found[name] = self._promoted(model) or model
         return found
+
+    async def record(self, resource: Resource, image: str) -> RevisionRecord:
+        """The revision that the resource asks for, members pinned. `image`: where it names none.
+
+        Raises CrdsError where it gives none; `problem_of` says why.
+        """
+        namespace, needed = resource.metadata.namespace, references(resource)
+        models = self.models(namespace, needed.models)
+        unpinned = [model for model in models.values() if isinstance(model, InferenceModel)]
+        wanted = needed.configmaps.union(*(references(model).configmaps for model in unpinned))
+        configmaps = await self.configmaps(namespace, wanted)
+        return revision_of(resource, models, configmaps=configmaps, image=image, template_version=TEMPLATE_VERSION)
 
     def _promoted(self, model: InferenceModel) -> RevisionRecord | None:
         """The revision that the model's own pods serve; None for a pure member, or before its first rollout ended."""

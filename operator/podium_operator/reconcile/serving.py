@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from podium_crds.assignment import ResourceKind, ResourceRef
 from podium_crds.errors import AssignmentTooLargeError
 from podium_crds.parse import Resource
 from podium_crds.reasons import ConditionType, Reason
 from podium_crds.revision import RevisionRecord
-from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ServingStatus
 from podium_operator.cache import Cache
 from podium_operator.events import Events
@@ -26,15 +24,11 @@ from podium_operator.observation import Observation
 from podium_operator.observe import Observer
 from podium_operator.perform import NotOursError, Performer, Scope
 from podium_operator.pods.client import PodClient
-from podium_operator.reconcile.reporting import Reporter, read_status
+from podium_operator.reconcile.desired import Subjected, desired_of, subjected
+from podium_operator.reconcile.reporting import Reporter
 from podium_operator.resources import names
 from podium_operator.resources.deployment import deployment
 from podium_operator.resources.labels import (
-    ABORT,
-    PROMOTE,
-    RETRY,
-    ROLLBACK,
-    ROLLBACK_TO,
     ROTATE_ADMIN_KEY,
     stable_label,
 )
@@ -42,10 +36,9 @@ from podium_operator.resources.service import url
 from podium_operator.rollout.actions import Plan
 from podium_operator.rollout.capacity import serves
 from podium_operator.rollout.planner import plan
-from podium_operator.state import Desired, Facts, Hand, Key, KnownRevision, Owner, Problem, Result, Stage
+from podium_operator.state import Desired, Facts, Key, KnownRevision, Problem, Result, Stage
 from podium_operator.status.conditions import Judgement
 from podium_operator.status.rollup import Subject, loaded
-from podium_operator.times import parse_time
 
 log = get_logger(__name__)
 
@@ -76,25 +69,6 @@ class Parts:
     now: Callable[[], datetime]
 
 
-@dataclass(frozen=True, slots=True)
-class Subjected:
-    """One resource at the start of a pass."""
-
-    key: Key
-    manifest: Manifest
-    owner: Owner
-    status: ServingStatus
-
-    @property
-    def generation(self) -> int:
-        """metadata.generation."""
-        return int(self.manifest["metadata"].get("generation") or 0)
-
-    def annotation(self, name: str) -> str:
-        """The annotation's value, or empty."""
-        return str((self.manifest["metadata"].get("annotations") or {}).get(name, ""))
-
-
 class Serving:
     """Passes over resources of either kind."""
 
@@ -109,9 +83,7 @@ class Serving:
         manifest = self._parts.cache.parent(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp") is not None:
             return None
-        resource = ResourceRef(kind=ResourceKind(key.kind), namespace=key.namespace, name=key.name)
-        owner = Owner(resource, str(manifest["apiVersion"]), manifest["metadata"]["uid"])
-        return Subjected(key, manifest, owner, read_status(manifest))
+        return subjected(key, manifest)
 
     async def refuse(self, subject: Subjected, problem: Problem) -> Result:
         """The spec cannot be used: say so, and leave everything that serves as it is."""
@@ -122,7 +94,7 @@ class Serving:
     async def converge(self, subject: Subjected, resource: Resource, record: RevisionRecord) -> Result:
         """One step towards serving `record`."""
         observation = await self._observer.observe(subject.owner)
-        desired = self._desired(subject, resource, record, observation)
+        desired = desired_of(subject, resource, record, observation.observed, self._parts.transitions())
         invalid = await self._judged_by_server(resource, desired, observation)
         if invalid is not None:
             await self._refuse(subject, observation, invalid)
@@ -149,33 +121,6 @@ class Serving:
             return Result(AFTER_ACTION_S)
         pause = decided.requeue_after_s
         return Result(None if pause is None else _jittered(pause))
-
-    def _desired(
-        self, subject: Subjected, resource: Resource, record: RevisionRecord, observation: Observation
-    ) -> Desired:
-        status = subject.status
-        current = status.current_revision if status.current_revision in observation.observed.revisions else None
-        chosen = status.strategy if status.update_revision == record.name else None
-        return Desired(
-            owner=subject.owner,
-            generation=subject.generation,
-            target=KnownRevision(name=record.name, record=record),
-            replicas=resource.spec.desired_replicas,
-            rollout=resource.spec.rollout,
-            retry_token=subject.annotation(RETRY),
-            lease_transitions=self._parts.transitions(),
-            current=current,
-            chosen=None if chosen is None or chosen.resolved is RolloutStrategy.AUTO else chosen,
-            announced=status.plan if status.update_revision == record.name else None,
-            canary=status.canary if status.update_revision == record.name else None,
-            hand=Hand(
-                promote=subject.annotation(PROMOTE),
-                abort=subject.annotation(ABORT),
-                rollback=subject.annotation(ROLLBACK),
-                rollback_to=subject.annotation(ROLLBACK_TO),
-            ),
-            rolling_since=_rolling_since(status),
-        )
 
     async def _judged_by_server(self, resource: Resource, desired: Desired, observation: Observation) -> Problem | None:
         """What the API server says against pods of a shape that no pool has yet, asked before anything is touched."""
@@ -255,13 +200,6 @@ def _standing_error(status: ServingStatus) -> Problem | None:
     if degraded is None or degraded.reason not in (Reason.RECONCILE_ERROR, Reason.QUOTA_EXCEEDED):
         return None
     return Problem(Reason(degraded.reason), degraded.message)
-
-
-def _rolling_since(status: ServingStatus) -> datetime | None:
-    progressing = status.condition(ConditionType.PROGRESSING)
-    if progressing is None or progressing.reason != Reason.ROLLOUT_IN_PROGRESS:
-        return None
-    return parse_time(progressing.last_transition_time)
 
 
 def _jittered(pause_s: float) -> float:

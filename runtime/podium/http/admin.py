@@ -12,7 +12,7 @@ from podium.serving.assignments import AssignmentDesk
 from podium.serving.errors import AssignmentRefusedError
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import MAX_ASSIGNMENT_BYTES, Assignment, Report
-from podium_crds.keys import ADMIN_ASSIGNMENT_PATH, ADMIN_REPORT_PATH
+from podium_crds.keys import ADMIN_ASSIGNMENT_PATH, ADMIN_REPORT_PATH, HEADER_ADMIN_TOKEN
 from podium_crds.token import admin_token
 
 log = get_logger(__name__)
@@ -71,7 +71,7 @@ def admin_app(desk: AssignmentDesk, tokens: AdminTokens, report: Callable[[], Re
 
     @app.put(ADMIN_ASSIGNMENT_PATH)
     async def put_assignment(request: Request) -> Response:
-        if not tokens.admit(request.headers.get("authorization")):
+        if not tokens.admit(_authorization(request)):
             return _error(401, "the bearer token is not the one of this pod")
         body = await _body(request)
         if body is None:
@@ -90,11 +90,16 @@ def admin_app(desk: AssignmentDesk, tokens: AdminTokens, report: Callable[[], Re
 
     @app.get(ADMIN_REPORT_PATH)
     async def get_report(request: Request) -> Response:
-        if not tokens.admit(request.headers.get("authorization")):
+        if not tokens.admit(_authorization(request)):
             return _error(401, "the bearer token is not the one of this pod")
         return JSONResponse(report().wire())
 
     return app
+
+
+def _authorization(request: Request) -> str | None:
+    token = request.headers.get(HEADER_ADMIN_TOKEN)
+    return f"Bearer {token}" if token is not None else request.headers.get("authorization")
 
 
 async def _body(request: Request) -> bytes | None:
