@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}; there are: {', '.join(sorted(BENCHMARKS))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every server that was started is ended
     effort = QUICK if given.quick else FULL
     for name in given.names or sorted(BENCHMARKS):
         sys.stdout.write(f"{name}, load average {os.getloadavg()[0]:.1f}\n")
