@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
+TWO_AT_ONCE := -n 2 --dist loadfile  # most tests wait for processes; more would measure the machine, not the code
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .PHONY: help setup setup-vllm lint format test test-vllm test-quick fuzz e2e demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
@@ -53,7 +54,7 @@ format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix
 
 test: setup setup-vllm ## Everything that needs no node: units, real processes, the operator on a real API server
-	$(BIN)/python -m pytest tests --ignore tests/mutants
+	$(BIN)/python -m pytest tests --ignore tests/mutants $(TWO_AT_ONCE)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
 test-vllm: setup-vllm ## The tests of engine VLLM alone, under its own environment
