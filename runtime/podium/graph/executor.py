@@ -1,26 +1,25 @@
 """Walks a graph: every step starts as soon as its inputs are there, independent steps run at once.
 
-A step whose `when` does not hold is skipped, and so is every step that reads from a skipped one; outputs of skipped
-steps are left out of the answer. The first failure cancels the other steps and is raised, naming its step.
+A step whose `when` does not hold is skipped, and so are every step that reads from a skipped one and every step that
+only skipped ones would read; outputs of skipped steps are left out of the answer. The first failure cancels the other
+steps and is raised, naming its step.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
+from contextlib import suppress
 from typing import Protocol
 
+from podium.graph.conditions import holds
 from podium.graph.errors import BranchConditionError, StepError
-from podium.graph.plan import GraphPlan, PlannedStep, ValueRef
+from podium.graph.paces import Paces
+from podium.graph.plan import REQUEST, GraphPlan, PlannedStep
 from podium.graph.values import Values
 from podium.ipc.tensor import Tensor
 from podium.telemetry.timeline import CURRENT, Stage
-from podium_crds.assignment import StepCondition
-from podium_crds.tensors import DType
 
 RETRY_BACKOFF_S = 0.05
-MAX_CONDITION_BYTES = 64 * 1024
-BYTES_PREFIX = 4
-"""An element of a BYTES tensor is preceded by its length, as four little-endian bytes."""
 
 
 class Invoke(Protocol):
@@ -36,46 +35,94 @@ class Invoke(Protocol):
         """A step has ended, well or not, with all its attempts."""
 
 
-async def execute(plan: GraphPlan, request: Mapping[str, Tensor], invoke: Invoke, deadline: float) -> dict[str, Tensor]:
+async def execute(
+    plan: GraphPlan, request: Mapping[str, Tensor], invoke: Invoke, deadline: float, paces: Paces
+) -> dict[str, Tensor]:
     """Outputs of the graph for one request, leased to the caller.
 
     `request` is borrowed for the whole call. Raises StepError (with the member's own error as cause),
     MissingOutputError or BranchConditionError.
     """
-    run = _Run(plan, request, invoke, deadline)
+    run = GraphRun(plan, request, invoke, deadline, paces)
     try:
         await run.walk()
         return run.outputs()
     finally:
-        run.values.release_all()
+        run.release()
 
 
-class _Run:
-    def __init__(self, plan: GraphPlan, request: Mapping[str, Tensor], invoke: Invoke, deadline: float) -> None:
-        self.values = Values(plan, request)
+class GraphRun:
+    """One request's way through a graph. `release` it in the end; `request` is borrowed until then."""
+
+    def __init__(
+        self, plan: GraphPlan, request: Mapping[str, Tensor], invoke: Invoke, deadline: float, paces: Paces
+    ) -> None:
+        self._values = Values(plan, request)
         self._plan = plan
-        self._request = request
         self._invoke = invoke
         self._deadline = deadline
-        self._waiting = {name: set(planned.needs) for name, planned in plan.steps.items()}
-        self._skipped: set[str] = set()
+        self._paces = paces
+        self._clock = asyncio.get_running_loop().time
+        self._unmet = {name: len(planned.needs) for name, planned in plan.steps.items()}
+        """Steps that have neither started nor been skipped → how many steps each still waits for."""
+        self._uses = dict(plan.uses)
+        """Step → how many readers it may still have."""
+        self._ready: list[str] = []
         self._running: set[asyncio.Task[str]] = set()
 
-    async def walk(self) -> None:
-        """Runs every step that the request calls for."""
-        ready = self._take_ready()
+    async def walk(self, held: Collection[str] = ()) -> list[str]:
+        """Runs every step that the request calls for. Of the steps in `held`, which nothing may need, it runs none:
+        those the request calls for are returned. Raises as `execute`."""
+        self._decide(REQUEST)
+        self._ready += [name for name, unmet in self._unmet.items() if not unmet]
+        kept: list[str] = []
         try:
-            while ready or self._running:
-                if len(ready) == 1 and not self._running:  # a chain needs no task of its own
-                    ended = [await self._run_step(ready[0])]
+            names = self._begin(held, kept)
+            while names or self._running:
+                if len(names) == 1 and not self._running:
+                    ended = [await self._run_step(names[0])]  # a chain needs no task of its own
                 else:
-                    self._running.update(asyncio.create_task(self._run_step(name)) for name in ready)
+                    self._running.update(asyncio.create_task(self._run_step(name)) for name in names)
                     ended = await self._some_end()
                 for name in ended:
                     self._end(name)
-                ready = self._take_ready()
+                names = self._begin(held, kept)
         finally:
             await self._cancel_running()
+        return kept
+
+    def inputs_of(self, name: str) -> dict[str, Tensor]:
+        """What a step gets, borrowed from the run: an input that the request left out, as it may, is not there."""
+        found = ((input_name, self._values.get(ref)) for input_name, ref in self._plan.steps[name].inputs)
+        return {input_name: tensor for input_name, tensor in found if tensor is not None}
+
+    def deadline_of(self, name: str) -> float:
+        """When a step that begins now must have ended."""
+        now, timeout = self._clock(), self._plan.steps[name].step.timeout_seconds
+        deadline = self._paces.deadline(name, now, self._deadline)
+        return deadline if timeout is None else min(deadline, now + timeout)
+
+    def outputs(self) -> dict[str, Tensor]:
+        """What the graph returns, leased to the caller: outputs of steps that did not run are left out."""
+        answer: dict[str, Tensor] = {}
+        for name, ref in self._plan.outputs:
+            if (tensor := self._values.get(ref)) is not None:
+                tensor.retain()
+                answer[name] = tensor
+        return answer
+
+    def release(self) -> None:
+        """Gives back every value. Idempotent."""
+        self._values.release_all()
+
+    def _begin(self, held: Collection[str], kept: list[str]) -> list[str]:
+        """Takes the steps that start now; those that are held are kept apart."""
+        names = [name for name in self._ready if self._is_wanted(name)]
+        self._ready.clear()
+        for name in names:
+            del self._unmet[name]
+        kept += [name for name in names if name in held]
+        return [name for name in names if name not in held]
 
     async def _some_end(self) -> list[str]:
         done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
@@ -90,63 +137,72 @@ class _Run:
         if self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _take_ready(self) -> list[str]:
-        """Steps that can start now; those that must be skipped end on the way."""
-        ready = []
-        while free := [name for name, needs in self._waiting.items() if not needs]:
-            for name in free:
-                del self._waiting[name]
-                if self._is_wanted(self._plan.steps[name]):
-                    ready.append(name)
-                else:
-                    self._skip(name)
-        return ready
+    def _end(self, name: str) -> None:
+        """A step has run: what depends on it is decided, and may start."""
+        self._decide(name)
+        self._read(self._plan.steps[name])
+        for dependent in self._plan.dependents[name]:
+            if dependent in self._unmet:
+                self._unmet[dependent] -= 1
+                if not self._unmet[dependent]:
+                    self._ready.append(dependent)
 
-    def _is_wanted(self, planned: PlannedStep) -> bool:
-        if planned.needs & self._skipped:
-            return False
+    def _decide(self, producer: str) -> None:
+        """Skips the steps whose `when` compares a value of `producer`, and does not hold."""
+        for name in self._plan.decided_by[producer]:
+            if name in self._unmet:
+                with suppress(BranchConditionError):  # raised where the step would start: it may yet be skipped
+                    if not self._holds(name):
+                        self._skip(name)
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether a step whose needs have ended is to run. Raises BranchConditionError."""
+        return name in self._unmet and self._holds(name)
+
+    def _holds(self, name: str) -> bool:
+        planned = self._plan.steps[name]
         if planned.condition is None or planned.step.when is None:
             return True
-        tensor = self._value(planned, planned.condition)
-        return tensor is not None and _holds(planned.step.name, planned.step.when, tensor)
+        tensor = self._values.get(planned.condition)
+        if tensor is None:
+            message = f"the request has no {planned.condition.name}, which decides if it runs"
+            raise BranchConditionError(name, message)
+        return holds(name, planned.step.when, tensor)
 
     def _skip(self, name: str) -> None:
-        self._skipped.add(name)
-        self._end(name)
-
-    def _end(self, name: str) -> None:
+        """A step will not run; nor will those that need it, or that only it would have read."""
+        if self._unmet.pop(name, None) is None:
+            return
         planned = self._plan.steps[name]
-        for _, ref in planned.inputs:
-            self.values.done(ref)
-        if planned.condition:
-            self.values.done(planned.condition)
+        self._read(planned)
         for dependent in self._plan.dependents[name]:
-            self._waiting[dependent].discard(name)
+            self._skip(dependent)
+        for need in planned.needs:
+            self._uses[need] -= 1
+            if not self._uses[need]:
+                self._skip(need)
+
+    def _read(self, planned: PlannedStep) -> None:
+        """A step needs its inputs no more."""
+        for _, ref in planned.inputs:
+            self._values.done(ref)
+        if planned.condition:
+            self._values.done(planned.condition)
 
     async def _run_step(self, name: str) -> str:
-        planned, clock = self._plan.steps[name], asyncio.get_running_loop().time
-        started = clock()
+        started = self._clock()
         try:
-            return await self._ran(name, planned)
+            self._values.add(name, await self._call(name))
+            self._paces.add(name, self._clock() - started)
+            return name
         finally:
-            ended = clock()
+            ended = self._clock()
             self._invoke.ended(name, ended - started)
             if (timeline := CURRENT.get()) is not None:
                 timeline.add(Stage("step", started, ended, name))
 
-    async def _ran(self, name: str, planned: PlannedStep) -> str:
-        inputs = {}
-        for input_name, ref in planned.inputs:
-            if (tensor := self._value(planned, ref)) is not None:
-                inputs[input_name] = tensor
-        self.values.add(name, await self._call(planned, inputs))
-        return name
-
-    async def _call(self, planned: PlannedStep, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        step = planned.step
-        deadline = self._deadline
-        if step.timeout_seconds is not None:
-            deadline = min(deadline, asyncio.get_running_loop().time() + step.timeout_seconds)
+    async def _call(self, name: str) -> dict[str, Tensor]:
+        step, inputs, deadline = self._plan.steps[name].step, self.inputs_of(name), self.deadline_of(name)
         for attempt in range(step.retries + 1):
             try:
                 return await self._invoke(step.model, inputs, deadline)
@@ -155,43 +211,3 @@ class _Run:
                     raise StepError(step.name, error) from error
                 await asyncio.sleep(random.uniform(0.5, 1) * RETRY_BACKOFF_S * 2**attempt)  # noqa: S311 - jitter
         raise AssertionError("the last attempt returns or raises")
-
-    def _value(self, planned: PlannedStep, ref: ValueRef) -> Tensor | None:
-        """The value of `ref`; None for an input that the request left out (admission has checked that it may)."""
-        tensor = self.values.get(ref)
-        if tensor is None and ref == planned.condition:
-            raise BranchConditionError(planned.step.name, f"the request has no {ref.name}, which decides if it runs")
-        return tensor
-
-    def outputs(self) -> dict[str, Tensor]:
-        """What the graph returns: outputs of skipped steps are left out."""
-        answer: dict[str, Tensor] = {}
-        for name, ref in self._plan.outputs:
-            if (tensor := self.values.get(ref)) is not None:
-                tensor.retain()
-                answer[name] = tensor
-        return answer
-
-
-def _holds(step: str, condition: StepCondition, tensor: Tensor) -> bool:
-    """Whether every element of the tensor equals the condition's value; mixed elements are an error of the request."""
-    if tensor.nbytes > MAX_CONDITION_BYTES:
-        raise BranchConditionError(step, f"{condition.source} has {tensor.nbytes} bytes, expected one value")
-    elements = set(_elements(tensor))
-    if len(elements) != 1:
-        raise BranchConditionError(
-            step, f"{condition.source} holds {len(elements)} different values, expected one for the whole request"
-        )
-    return elements == {condition.equals}
-
-
-def _elements(tensor: Tensor) -> list[str | int | bool | float]:
-    if tensor.dtype != DType.BYTES:
-        values: list[str | int | bool | float] = tensor.array().reshape(-1).tolist()
-        return values
-    raw, texts, position = bytes(tensor.data), [], 0
-    while position < len(raw):
-        start = position + BYTES_PREFIX
-        position = start + int.from_bytes(raw[position:start], "little")
-        texts.append(raw[start:position].decode("utf-8", "replace"))
-    return list(texts)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from podium_crds.assignment import Graph, Step
+from podium_crds.graph import topological_order
 
 REQUEST = "request"
 
@@ -39,21 +40,46 @@ class GraphPlan:
     """Steps by name, who waits for whom, and how often each value is read."""
 
     steps: Mapping[str, PlannedStep]
+    """Each after all that it needs."""
     dependents: Mapping[str, tuple[str, ...]]
+    """Step → the steps that need it."""
     outputs: tuple[tuple[str, ValueRef], ...]
     readers: Mapping[ValueRef, int]
     """How many steps and outputs read a value: it is released after the last one."""
+    read_of: Mapping[str, tuple[ValueRef, ...]]
+    """Step → those of its values that anything reads."""
+    uses: Mapping[str, int]
+    """Step → how many steps need it, and one more where the answer carries a value of it. At zero it is not run."""
+    decided_by: Mapping[str, tuple[str, ...]]
+    """Step, or `request` → the steps whose `when` compares a value of it."""
 
     @classmethod
     def of(cls, graph: Graph) -> "GraphPlan":
         """The plan of a graph that podium_crds has checked."""
-        steps = {step.name: _planned(step) for step in graph.steps}
+        steps = {step.name: _planned(step) for step in topological_order(graph)}
         outputs = tuple((output.name, ValueRef.parse(output.source)) for output in graph.outputs)
         readers: Counter[ValueRef] = Counter(ref for _, ref in outputs)
         for planned in steps.values():
             readers.update(_sources(planned))
-        dependents = {name: tuple(other for other, planned in steps.items() if name in planned.needs) for name in steps}
-        return cls(steps, dependents, outputs, readers)
+        dependents = _dependents(steps)
+        answered = {ref.producer for _, ref in outputs}
+        return cls(
+            steps,
+            dependents,
+            outputs,
+            readers,
+            read_of={name: tuple(ref for ref in readers if ref.producer == name) for name in steps},
+            uses={name: len(dependents[name]) + (name in answered) for name in steps},
+            decided_by={
+                name: tuple(other for other, p in steps.items() if p.condition and p.condition.producer == name)
+                for name in (REQUEST, *steps)
+            },
+        )
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """Steps that no other step needs: those that may answer in chunks."""
+        return tuple(name for name in self.steps if not self.dependents[name])
 
 
 def _planned(step: Step) -> PlannedStep:
@@ -65,3 +91,11 @@ def _planned(step: Step) -> PlannedStep:
 
 def _sources(planned: PlannedStep) -> list[ValueRef]:
     return [ref for _, ref in planned.inputs] + ([planned.condition] if planned.condition else [])
+
+
+def _dependents(steps: Mapping[str, PlannedStep]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {name: [] for name in steps}
+    for name, planned in steps.items():
+        for need in planned.needs:
+            found[need].append(name)
+    return {name: tuple(others) for name, others in found.items()}

@@ -14,23 +14,21 @@ class Values:
         self._plan = plan
         self._request = request
         self._owned: dict[ValueRef, Tensor] = {}
-        self._unread: dict[ValueRef, int] = {}
+        self._unread = dict(plan.readers)
 
     def add(self, step: str, outputs: Mapping[str, Tensor]) -> None:
-        """Takes over what a step returned; what nobody reads is released at once.
+        """Takes over what a step returned; what nobody reads, or reads any more, is released at once.
 
         Raises MissingOutputError where something that is read was not returned.
         """
         for name, tensor in outputs.items():
             ref = ValueRef(step, name)
-            readers = self._plan.readers.get(ref, 0)
-            if not readers:
+            if self._unread.get(ref, 0):
+                self._owned[ref] = tensor
+            else:
                 tensor.release()
-                continue
-            self._owned[ref] = tensor
-            self._unread[ref] = readers
-        for ref in self._plan.readers:
-            if ref.producer == step and ref.name not in outputs:
+        for ref in self._plan.read_of[step]:
+            if ref.name not in outputs:
                 raise MissingOutputError(step, ref.name, list(outputs))
 
     def get(self, ref: ValueRef) -> Tensor | None:
@@ -38,12 +36,10 @@ class Values:
         return self._request.get(ref.name) if ref.producer == REQUEST else self._owned.get(ref)
 
     def done(self, ref: ValueRef) -> None:
-        """One reader of the value needs it no more."""
-        if ref not in self._owned:
-            return
+        """One reader of the value needs it no more, or will never need it."""
         self._unread[ref] -= 1
-        if not self._unread[ref]:
-            self._owned.pop(ref).release()
+        if not self._unread[ref] and (tensor := self._owned.pop(ref, None)) is not None:
+            tensor.release()
 
     def release_all(self) -> None:
         """Releases whatever is left."""

@@ -48,6 +48,7 @@ from podium.serving.residents import Residents
 from podium.telemetry.tracing import Spans
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
+NAMED_FORMS = frozenset({RouteForm.PREDICT, RouteForm.RUN})
 STREAMED = frozenset({RouteForm.STREAM, RouteForm.GENERATE_STREAM})
 CLOSE = (b"connection", b"close")
 OPENAI_FORMS = frozenset(OPENAI_PATHS.values())
@@ -123,7 +124,7 @@ class FrontDoor:
             return
         caller = _caller(scope)
         route = HotRoute.of(scope["path"])
-        if route is not None and route.form is RouteForm.PREDICT and wants_events(caller.fields):
+        if route is not None and route.form in NAMED_FORMS and wants_events(caller.fields):
             route = replace(route, form=RouteForm.STREAM)
         if route is None:
             await self._serve_cold(scope, receive, send, caller)
@@ -316,7 +317,7 @@ class FrontDoor:
 def _forms(route: RouteForm, fields: Fields) -> tuple[Form, Form]:
     """How the body of a route reads, and how its answer is written. Raises UnsupportedMediaTypeError,
     NotAcceptableError."""
-    if route is RouteForm.PREDICT or route is RouteForm.RUN:
+    if route in NAMED_FORMS:
         form = body_form(fields.get(b"content-type"))
         return form, answer_form(fields.get(b"accept"), form)
     form = FORMS[route]

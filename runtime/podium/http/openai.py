@@ -26,7 +26,7 @@ from podium.http.streaming import abort
 from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
-from podium.serving.streamed import StreamedAnswer
+from podium.serving.streamed import ChunkedAnswer
 from podium.serving.streams import Outputs
 from podium_crds.assignment import EngineKind, ResourceKind
 
@@ -199,7 +199,7 @@ def failed_at_once(event: bytes) -> Answer | None:
     return Answer(code, body) if 400 <= code <= 599 else None
 
 
-async def _begun(answer: StreamedAnswer) -> _Head:
+async def _begun(answer: ChunkedAnswer) -> _Head:
     """Waits for the head and the first bytes of the body. Raises what ended the stream before, or ModelError."""
     chunks = await answer.read()
     try:
@@ -215,7 +215,7 @@ async def _begun(answer: StreamedAnswer) -> _Head:
     return _Head(status, content_type, first)
 
 
-async def _whole(head: _Head, answer: StreamedAnswer) -> Answer:
+async def _whole(head: _Head, answer: ChunkedAnswer) -> Answer:
     pieces, size = [head.first], len(head.first)
     while chunks := await answer.read():
         pieces.append(_body(chunks))
@@ -225,7 +225,7 @@ async def _whole(head: _Head, answer: StreamedAnswer) -> Answer:
     return Answer(head.status, b"".join(pieces), head.content_type)
 
 
-async def _send_events(call: Call, head: _Head, answer: StreamedAnswer) -> int:
+async def _send_events(call: Call, head: _Head, answer: ChunkedAnswer) -> int:
     headers = [(b"content-type", head.content_type), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     await call.send({"type": "http.response.start", "status": head.status, "headers": [*headers, *call.headers()]})
     try:
@@ -235,7 +235,7 @@ async def _send_events(call: Call, head: _Head, answer: StreamedAnswer) -> int:
         return answer_for(ClientTooSlow(f"the client read nothing for {SEND_TIMEOUT_S:g} s")).status
 
 
-async def _events(call: Call, head: _Head, answer: StreamedAnswer) -> int:
+async def _events(call: Call, head: _Head, answer: ChunkedAnswer) -> int:
     """The body to its end. Raises TimeoutError where the client takes nothing."""
     status, last, event = head.status, head.first, b""
     try:

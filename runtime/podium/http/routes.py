@@ -9,7 +9,7 @@ from podium_crds.assignment import ResourceKind
 
 HOT_PATH = re.compile(
     r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<model_version>[^/:]+))?:(?P<verb>predict|batch|stream)\Z"
-    r"|/v1/pipelines/(?P<pipeline>[^/:]+)(/versions/(?P<pipeline_version>[^/:]+))?:run\Z"
+    r"|/v1/pipelines/(?P<pipeline>[^/:]+)(/versions/(?P<pipeline_version>[^/:]+))?:(?P<pipeline_verb>run|stream)\Z"
     r"|/v2/models/(?P<oip>[^/]+)(/versions/(?P<oip_version>[^/]+))?/(?P<oip_verb>infer|generate_stream)\Z"
     r"|/v1/(?!models/|pipelines/)(?P<alias>[^/:]+)/predict\Z"
 )
@@ -27,7 +27,7 @@ class RouteForm(StrEnum):
     INFER = "infer"
     BATCH = "batch"
     STREAM = "stream"
-    """`:stream`, and `:predict` where the client accepts server-sent events."""
+    """`:stream`, and `:predict` or `:run` where the client accepts server-sent events."""
     GENERATE_STREAM = "generate_stream"
     """Triton's generate extension."""
     SINGLE = "single"
@@ -61,7 +61,7 @@ class HotRoute:
         if name := match["model"]:
             return HotRoute(RouteForm(match["verb"]), name, match["model_version"], MODEL)
         if name := match["pipeline"]:
-            return HotRoute(RouteForm.RUN, name, match["pipeline_version"], PIPELINE)
+            return HotRoute(RouteForm(match["pipeline_verb"]), name, match["pipeline_version"], PIPELINE)
         if name := match["oip"]:
             return HotRoute(RouteForm(match["oip_verb"]), name, match["oip_version"], EITHER)
         return HotRoute(RouteForm.SINGLE, match["alias"], None, EITHER)

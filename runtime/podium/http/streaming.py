@@ -24,7 +24,7 @@ from podium.http.routes import RouteForm
 from podium.ipc.tensor import Tensor
 from podium.serving.live import LiveRevision
 from podium.serving.named_tensors import outputs_to_json, to_json
-from podium.serving.streamed import StreamedAnswer
+from podium.serving.streamed import ChunkedAnswer
 from podium.serving.streams import Outputs
 
 EVENTS = b"text/event-stream"
@@ -133,7 +133,7 @@ async def answer_stream(call: StreamCall, revision: LiveRevision, inputs: Tensor
         watch.stop()
 
 
-async def _send(call: StreamCall, answer: StreamedAnswer, first: list[Outputs], events: EventForm) -> int:
+async def _send(call: StreamCall, answer: ChunkedAnswer, first: list[Outputs], events: EventForm) -> int:
     headers: Headers = [(b"content-type", EVENTS), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     await call.send({"type": "http.response.start", "status": 200, "headers": [*headers, *call.headers()]})
     status, count, chunks = 200, 0, first
@@ -153,7 +153,7 @@ async def _send(call: StreamCall, answer: StreamedAnswer, first: list[Outputs], 
     return status
 
 
-async def _next(call: StreamCall, answer: StreamedAnswer) -> list[Outputs]:
+async def _next(call: StreamCall, answer: ChunkedAnswer) -> list[Outputs]:
     """The chunks that come next. Says now and then that it still waits."""
     while True:
         with suppress(_StillWaiting):
@@ -165,7 +165,7 @@ class _StillWaiting(Exception):  # noqa: N818
     """No chunk came; told apart from the timeout of the whole stream."""
 
 
-async def _within(seconds: float, answer: StreamedAnswer) -> list[Outputs]:
+async def _within(seconds: float, answer: ChunkedAnswer) -> list[Outputs]:
     limit = asyncio.timeout(seconds)
     try:
         async with limit:

@@ -4,13 +4,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from podium.errors import StreamingMismatch, WorkerDied
-from podium.graph.executor import execute
+from podium.graph.executor import GraphRun, execute
+from podium.graph.paces import Paces
 from podium.graph.plan import GraphPlan
 from podium.ipc.tensor import Tensor
 from podium.serving.contract import Contract
 from podium.serving.direct import Answered, DirectCall
 from podium.serving.group import WorkerGroup
-from podium.serving.streamed import StreamedAnswer
+from podium.serving.pipeline_stream import PipelineStream
+from podium.serving.streamed import ChunkedAnswer, StreamedAnswer
 from podium.serving.tally import Histogram
 from podium.telemetry.counting import RequestCounts, StreamCounts
 from podium_crds.assignment import ResourceRef, Revision
@@ -34,6 +36,7 @@ class LiveRevision:
         """Step of a pipeline → how long it took."""
         self.in_flight = 0
         self._plan = GraphPlan.of(spec.graph) if spec.graph else None
+        self._paces = Paces(self._plan) if self._plan else None
         self._members = {member.name: member for member in spec.members}
         self._on_idle: Callable[[], None] | None = None
 
@@ -74,21 +77,47 @@ class LiveRevision:
         if self._plan is None:
             group = self.groups[self.spec.members[0].name]
             return await group.infer(inputs, request_id=request_id, deadline=deadline, priority=priority)
-        return await execute(self._plan, inputs, _MemberCalls(self, request_id, priority), deadline)
+        assert self._paces is not None, "made with the plan"
+        return await execute(self._plan, inputs, _MemberCalls(self, request_id, priority), deadline, self._paces)
 
     @property
     def streams(self) -> bool:
-        """Whether it answers in chunks. Pipelines do not."""
-        return self._plan is None and self.groups[self.spec.members[0].name].streams
+        """Whether it answers in chunks. A pipeline does where one of its last steps does."""
+        return bool(self._streaming) if self._plan else self.groups[self.spec.members[0].name].streams
 
-    def stream(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> StreamedAnswer:
-        """An answer in chunks; the reader closes it. `inputs` are borrowed for the call.
+    def stream(self, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> ChunkedAnswer:
+        """An answer in chunks; the reader closes it. `inputs` are borrowed until it is closed.
 
-        Raises StreamingMismatch for a pipeline, and as WorkerGroup.stream.
+        Raises StreamingMismatch, and for a model as WorkerGroup.stream.
         """
-        if self._plan is not None:
-            raise StreamingMismatch(f"{self.resource.name} is a pipeline: pipelines do not stream in v1alpha1")
-        group = self.groups[self.spec.members[0].name]
+        if self._plan is None:
+            return self._stream_of(self.spec.members[0].name, inputs, request_id, deadline)
+        if not self._streaming:
+            last = ", ".join(self._plan.last)
+            raise StreamingMismatch(
+                f"{self.resource.name} does not stream: none of its last steps ({last}) calls a model that does"
+            )
+        assert self._paces is not None, "made with the plan"
+        plan, calls = self._plan, _MemberCalls(self, request_id, 0)
+        run = GraphRun(plan, inputs, calls, deadline, self._paces)
+
+        def open_stream(step: str, given: Mapping[str, Tensor], due: float) -> StreamedAnswer:
+            return self._stream_of(plan.steps[step].step.model, given, request_id, due)
+
+        return PipelineStream(plan, run, self._streaming, open_stream)
+
+    @property
+    def _streaming(self) -> frozenset[str]:
+        """Last steps of the graph that stream."""
+        plan = self._plan
+        return (
+            frozenset(name for name in plan.last if self.groups[plan.steps[name].step.model].streams)
+            if plan
+            else frozenset()
+        )
+
+    def _stream_of(self, member: str, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> StreamedAnswer:
+        group = self.groups[member]
         return group.stream(inputs, request_id=request_id, deadline=deadline, counts=self.stream_counts)
 
     def begin(

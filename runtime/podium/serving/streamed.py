@@ -3,10 +3,29 @@
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from podium.serving.streams import OpenAnswer, Outputs, Streams
 from podium.telemetry.counting import StreamCounts
+
+
+class ChunkedAnswer(Protocol):
+    """An answer in chunks, of one model or of a pipeline. Use it in `async with`; one reader."""
+
+    async def read(self) -> list[Outputs]:
+        """Every chunk that has come, at least one, in order; an empty list at the end. A chunk is the reader's until
+        it reads on or closes. Raises what ended the stream."""
+
+    def close(self) -> None:
+        """Ends it wherever it stands. Idempotent."""
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes it."""
 
 
 class StreamedAnswer:

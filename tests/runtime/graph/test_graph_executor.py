@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from podium.errors import ModelError, WorkerDied
-from podium.graph import BranchConditionError, GraphPlan, MissingOutputError, StepError, execute
+from podium.graph import BranchConditionError, GraphPlan, GraphRun, MissingOutputError, Paces, StepError
+from podium.graph import execute as execute_at_pace
 from podium.ipc.arena import Arena
 from podium.ipc.tensor import Tensor
 from podium_crds.assignment import Graph
@@ -57,6 +58,10 @@ def graph(outputs: dict[str, str], **steps: dict[str, object]) -> GraphPlan:
         listed.append({"name": name, "inputs": inputs, **{k: v for k, v in fields.items() if k in known}})
     wanted = [{"name": name, "from": source} for name, source in outputs.items()]
     return GraphPlan.of(Graph.model_validate({"steps": listed, "outputs": wanted}))
+
+
+async def execute(plan: GraphPlan, request: Mapping[str, Tensor], members: Members, deadline: float) -> Outputs:
+    return await execute_at_pace(plan, request, members, deadline, Paces(plan))
 
 
 def later(seconds: float = 10.0) -> float:
@@ -208,3 +213,177 @@ async def test_a_value_passes_from_step_to_step_without_a_copy() -> None:
     )
     await execute(plan, {"x": tensor(1)}, Members(m=look), later())
     assert len(set(seen)) == 1
+
+
+async def test_a_step_that_only_a_dead_branch_would_read_is_not_run() -> None:
+    when = {"from": "request.label", "equals": "hard"}
+    plan = graph(
+        {"p": "c.y", "q": "d.y"},
+        a={"model": "inc", "x": "request.x"},
+        b={"model": "costly", "x": "a.y"},
+        c={"model": "inc", "x": "b.y", "when": when},
+        d={"model": "inc", "x": "a.y"},
+    )
+    members = Members(inc=add_one, costly=add_one)
+    outputs = await execute(plan, {"x": tensor(1), "label": text("easy")}, members, later())
+    assert set(outputs) == {"q"}
+    assert [member for member, _ in members.calls] == ["inc", "inc"]
+
+
+async def test_a_branch_is_judged_as_soon_as_its_condition_is_there() -> None:
+    """The step that takes long is not begun: by the time that it could, nobody would read it."""
+    when = {"from": "label.y", "equals": 7}
+    plan = graph(
+        {"p": "c.y", "q": "label.y"},
+        label={"model": "inc", "x": "request.x"},
+        slow={"model": "costly", "x": "label.y"},
+        c={"model": "inc", "x": "slow.y", "when": when},
+    )
+    members = Members(inc=add_one, costly=add_one)
+    assert set(await execute(plan, {"x": tensor(1)}, members, later())) == {"q"}
+    assert [member for member, _ in members.calls] == ["inc"]
+
+
+async def test_a_condition_inside_a_branch_that_is_not_taken_is_nobodys_fault() -> None:
+    outer, inner = {"from": "request.l", "equals": "h"}, {"from": "request.m", "equals": "x"}
+    plan = graph(
+        {"p": "c.y", "q": "a.y"},
+        a={"model": "inc", "x": "request.x"},
+        b={"model": "inc", "x": "a.y", "when": outer},
+        c={"model": "inc", "x": "b.y", "when": inner},
+    )
+    request = {"x": tensor(1), "l": text("easy"), "m": text("x", "y")}
+    assert set(await execute(plan, request, Members(inc=add_one), later())) == {"q"}
+    with pytest.raises(BranchConditionError, match=r"step c: .*2 different values"):
+        await execute(plan, {**request, "l": text("h")}, Members(inc=add_one), later())
+
+
+async def test_every_value_ends_with_its_last_reader_though_a_branch_died() -> None:
+    arena = Arena.create(1 << 20)
+
+    async def in_arena(inputs: Mapping[str, Tensor]) -> Outputs:
+        made = arena.tensor(inputs["x"].dtype, inputs["x"].shape)
+        made.array()[:] = inputs["x"].array()
+        return {"y": arena.seal(made)}
+
+    async def alone(inputs: Mapping[str, Tensor]) -> Outputs:
+        assert arena.stats().slots == 1, "the value of a, which both readers got, and nothing else"
+        return {"y": inputs["x"]}
+
+    when = {"from": "request.label", "equals": "hard"}
+    plan = graph(
+        {"p": "dead.y", "q": "last.y"},
+        a={"model": "m", "x": "request.x"},
+        dead={"model": "m", "x": "a.y", "when": when},
+        one={"model": "alone", "x": "a.y"},
+        last={"model": "heap", "x": "one.y"},
+    )
+    request = {"x": tensor(*range(1024)), "label": text("easy")}
+    outputs = await execute(plan, request, Members(m=in_arena, alone=alone_of(alone), heap=add_one), later())
+    assert set(outputs) == {"q"}
+    assert arena.stats().slots == 0
+    arena.ledger.check_integrity()
+    arena.close()
+
+
+def alone_of(member: Member) -> Member:
+    """The member, on a copy of what it returns: nothing keeps the lease of its input."""
+
+    async def copied(inputs: Mapping[str, Tensor]) -> Outputs:
+        return {name: Tensor.from_array(value.array().copy()) for name, value in (await member(inputs)).items()}
+
+    return copied
+
+
+async def test_a_fan_out_shares_one_slot() -> None:
+    arena = Arena.create(1 << 20)
+    met, most = asyncio.Barrier(8), []
+
+    async def make(inputs: Mapping[str, Tensor]) -> Outputs:
+        made = arena.tensor(inputs["x"].dtype, inputs["x"].shape)
+        made.array()[:] = inputs["x"].array()
+        return {"y": arena.seal(made)}
+
+    async def look(inputs: Mapping[str, Tensor]) -> Outputs:
+        async with asyncio.timeout(10):
+            await met.wait()
+        most.append(arena.stats().slots)
+        return {"y": tensor(float(inputs["x"].array().sum()))}
+
+    branches = {f"b{n}": {"model": "look", "x": "a.y"} for n in range(8)}
+    plan = graph({f"o{n}": f"b{n}.y" for n in range(8)}, a={"model": "make", "x": "request.x"}, **branches)
+    await execute(plan, {"x": tensor(*range(1024))}, Members(make=make, look=look), later())
+    assert most == [1] * 8
+    assert arena.stats().slots == 0
+    arena.ledger.check_integrity()
+    arena.close()
+
+
+async def test_held_steps_are_returned_where_the_request_calls_for_them() -> None:
+    plan = graph(
+        {"p": "b.y", "q": "c.y"},
+        a={"model": "inc", "x": "request.x"},
+        b={"model": "inc", "x": "a.y", "when": {"from": "request.label", "equals": "hard"}},
+        c={"model": "inc", "x": "a.y", "when": {"from": "request.label", "equals": "easy"}},
+    )
+    request = {"x": tensor(1), "label": text("easy")}
+    run = GraphRun(plan, request, Members(inc=add_one), later(), Paces(plan))
+    assert await run.walk({"b", "c"}) == ["c"]
+    np.testing.assert_array_equal(run.inputs_of("c")["x"].array(), [2])
+    assert run.outputs() == {}
+    run.release()
+
+
+CHAIN = {n: {"model": "inc", "x": s} for n, s in (("a", "request.x"), ("b", "a.y"), ("c", "b.y"))}
+
+
+def test_a_step_leaves_the_steps_after_it_the_time_that_they_need() -> None:
+    plan = graph({"p": "c.y"}, **CHAIN)
+    paces = Paces(plan)
+    assert paces.deadline("a", 100.0, 110.0) == 110.0, "nothing is known yet"
+    for _ in range(8):
+        paces.add("b", 0.5)
+        paces.add("c", 1.5)
+    assert paces.deadline("a", 100.0, 110.0) == pytest.approx(108.0)
+    assert paces.deadline("b", 100.0, 110.0) == pytest.approx(108.5)
+    assert paces.deadline("c", 100.0, 110.0) == 110.0
+
+
+def test_time_that_is_too_short_is_split_as_the_steps_need_it() -> None:
+    paces = Paces(graph({"p": "c.y"}, **CHAIN))
+    for step, seconds in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        for _ in range(8):
+            paces.add(step, seconds)
+    assert paces.deadline("a", 100.0, 101.0) == pytest.approx(100.25)
+    assert paces.deadline("b", 100.0, 101.0) == pytest.approx(100 + 1 / 3)
+
+
+def test_of_two_ways_to_the_end_the_longer_one_counts() -> None:
+    plan = graph({"p": "b.y", "q": "c.y"}, **{**CHAIN, "c": {"model": "inc", "x": "a.y"}})
+    paces = Paces(plan)
+    for step, seconds in (("a", 1.0), ("b", 3.0), ("c", 2.0)):
+        for _ in range(8):
+            paces.add(step, seconds)
+    assert paces.deadline("a", 0.0, 10.0) == pytest.approx(7.0)
+
+
+def test_a_pace_is_that_of_late() -> None:
+    paces = Paces(graph({"p": "c.y"}, **CHAIN))
+    for _ in range(8):
+        paces.add("b", 9.0)
+    assert paces.seconds("b") == 9.0
+    for _ in range(64):
+        paces.add("b", 0.1)
+    assert paces.seconds("b") == 0.1
+
+
+async def test_the_rest_of_the_deadline_is_handed_from_step_to_step() -> None:
+    plan = graph({"p": "c.y"}, **CHAIN)
+    paces, members = Paces(plan), Members(inc=add_one)
+    for _ in range(8):
+        paces.add("c", 2.0)
+    deadline = later(10)
+    await execute_at_pace(plan, {"x": tensor(1)}, members, deadline, paces)
+    first, second, third = [at for _, at in members.calls]
+    assert (first, second) == (pytest.approx(deadline - 2), pytest.approx(deadline - 2))
+    assert third == deadline

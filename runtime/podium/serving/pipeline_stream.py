@@ -1,0 +1,110 @@
+"""`PipelineStream`: the answer of a pipeline in chunks: all steps but the last run first, the last one streams."""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from podium.errors import StreamingMismatch
+from podium.graph.errors import StepError
+from podium.graph.executor import GraphRun
+from podium.graph.plan import GraphPlan
+from podium.ipc.tensor import Tensor
+from podium.serving.streamed import StreamedAnswer
+from podium.serving.streams import Outputs
+
+
+class Open(Protocol):
+    """How the stream of a step is opened."""
+
+    def __call__(self, step: str, inputs: Mapping[str, Tensor], deadline: float, /) -> StreamedAnswer:
+        """Raises as WorkerGroup.stream."""
+
+
+class PipelineStream:
+    """One answer in chunks. Use it in `async with`; one reader.
+
+    What steps before the last one give to the answer is part of the first chunk. Where the request takes a branch that
+    ends in a step which does not stream, the whole answer is the one chunk.
+    """
+
+    def __init__(self, plan: GraphPlan, run: GraphRun, streaming: frozenset[str], open_stream: Open) -> None:
+        """`streaming`: those of the plan's last steps that stream. The run is owned from here on."""
+        self._plan = plan
+        self._run = run
+        self._streaming = streaming
+        self._open = open_stream
+        self._step: str | None = None
+        self._answer: StreamedAnswer | None = None
+        self._outputs: Outputs = {}
+        """Leased, until the chunk that they are in has been delivered."""
+        self._has_begun = False
+
+    async def read(self) -> list[Outputs]:
+        """As ChunkedAnswer. Raises StepError, MissingOutputError, BranchConditionError, StreamingMismatch."""
+        if not self._has_begun:
+            self._has_begun = True
+            return await self._begin()
+        self._release()
+        return [self._named(chunk) for chunk in await self._chunks()]
+
+    def close(self) -> None:
+        """Ends it wherever it stands. Idempotent."""
+        if self._answer is not None:
+            self._answer.close()
+        self._release()
+        self._run.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _begin(self) -> list[Outputs]:
+        wanted = await self._run.walk(self._streaming)
+        if len(wanted) > 1:
+            raise StreamingMismatch(
+                f"steps {' and '.join(wanted)} would both stream for this request: only one step can; "
+                "ask for the answer at once, or give one of them a condition"
+            )
+        self._outputs = self._run.outputs()
+        if wanted:
+            self._start(wanted[0])
+        self._run.release()
+        chunks = [self._named(chunk) for chunk in await self._chunks()]
+        if not self._outputs:
+            return chunks
+        first = chunks[0] if chunks else {}
+        return [{**self._outputs, **first}, *chunks[1:]]
+
+    def _start(self, step: str) -> None:
+        self._step = step
+        try:
+            self._answer = self._open(step, self._run.inputs_of(step), self._run.deadline_of(step))
+        except Exception as error:
+            raise StepError(step, error) from error
+
+    async def _chunks(self) -> list[Outputs]:
+        if self._answer is None or self._step is None:
+            return []
+        try:
+            return await self._answer.read()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            raise StepError(self._step, error) from error
+
+    def _named(self, chunk: Outputs) -> Outputs:
+        """A chunk of the last step by the names of the pipeline's outputs; others are nobody's."""
+        return {
+            name: chunk[ref.name]
+            for name, ref in self._plan.outputs
+            if ref.producer == self._step and ref.name in chunk
+        }
+
+    def _release(self) -> None:
+        while self._outputs:
+            self._outputs.popitem()[1].release()
