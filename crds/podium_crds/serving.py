@@ -148,7 +148,7 @@ class SharedMemory(Strict):
     """The memory through which tensors move between the processes of a pod."""
 
     arena_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] | None = None
-    """Size of the arena. Absent: sized from the memory limit and the requests in flight."""
+    """Size of the arena. Absent: two of the largest bodies, within 32 MiB and a tenth of the memory limit."""
 
 
 class Auth(Strict):
