@@ -73,6 +73,14 @@ class ClientGoneError(RequestError):
     """The client closed the connection; nobody reads the answer."""
 
 
+class CancelledByClientError(RequestError):
+    """Another request of the client cancelled this one."""
+
+
+class UnknownCallError(RequestError):
+    """No call of that request id is under way."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
     """Status, a code for programs, and a message for people."""
@@ -93,6 +101,8 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (UnauthorizedError, 401, "unauthorized"),
     (UnknownModelError, 404, "not_found"),
     (UnknownRouteError, 404, "unknown_route"),
+    (UnknownCallError, 404, "not_found"),
+    (CancelledByClientError, 499, "cancelled"),
     (MethodNotAllowedError, 405, "method_not_allowed"),
     (NotAcceptableError, 406, "not_acceptable"),
     (StreamingMismatch, 406, "not_acceptable"),

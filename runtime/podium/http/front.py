@@ -27,6 +27,7 @@ from podium.http.asgi import (
     respond,
 )
 from podium.http.body import BodyReader
+from podium.http.call import Call
 from podium.http.codecs import Codecs
 from podium.http.disconnect import DisconnectWatch
 from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_for
@@ -36,9 +37,10 @@ from podium.http.forms.infer import HEADER_LENGTH
 from podium.http.forms.table import Form, answer_form, body_form
 from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
-from podium.http.openai import Call, OpenAIRoutes, openai_error
+from podium.http.openai import OpenAIRoutes, openai_error
 from podium.http.receiving import Receiving
 from podium.http.routes import OPENAI_PATHS, HotRoute, RouteForm
+from podium.http.rpc import RpcRoutes
 from podium.http.streaming import StreamCall, answer_stream, events_of, wants_events
 from podium.http.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
 from podium.ipc.tensor import Tensor
@@ -116,6 +118,7 @@ class FrontDoor:
         self._clock = clock
         self._admission = Admission(residents, clock)
         self._openai = OpenAIRoutes(self._admission, door.limits, door.receiving)
+        self._rpc = RpcRoutes(self._admission, door.limits, door.receiving, door.codecs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request (or the lifespan)."""
@@ -174,6 +177,10 @@ class FrontDoor:
                 raise MethodNotAllowedError(exchange.scope["method"], "POST")
             if route.form in OPENAI_FORMS:
                 return await self._openai.answer(self._call(exchange))
+            if route.form is RouteForm.RPC:
+                return await self._rpc.answer(self._call(exchange), route.name)
+            if route.form is RouteForm.RPC_CANCEL:
+                return await self._rpc.cancel(self._call(exchange), route.name)
             revision = self._admission.pin(exchange.admitted, route.name, route.version, *route.kinds)
             if route.form in STREAMED:
                 return await self._streamed(exchange, revision)
@@ -195,6 +202,7 @@ class FrontDoor:
             exchange.admitted,
             caller.request_id,
             lambda: self._headers(exchange),
+            caller.key,
         )
 
     async def _inferred(self, exchange: Exchange, revision: LiveRevision) -> Answer:

@@ -7,7 +7,6 @@ has a status of its own; a later one becomes a last event.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -16,15 +15,16 @@ import numpy as np
 import orjson
 
 from podium.errors import ClientTooSlow, InvalidInput, ModelError, RequestError
-from podium.http.asgi import JSON, Answer, Fields, Headers, Receive, Scope, Send, respond
+from podium.http.asgi import JSON, Answer, respond
 from podium.http.body import BodyReader
+from podium.http.call import Call
 from podium.http.disconnect import DisconnectWatch
 from podium.http.errors import ClientGoneError, ErrorAnswer, answer_for
 from podium.http.limits import Limits
 from podium.http.receiving import Receiving
 from podium.http.streaming import abort
 from podium.ipc.tensor import Tensor
-from podium.serving.admission import Admission, Admitted
+from podium.serving.admission import Admission
 from podium.serving.live import LiveRevision
 from podium.serving.streamed import ChunkedAnswer
 from podium.serving.streams import Outputs
@@ -48,20 +48,6 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 
 class NotGenerativeError(RequestError):
     """The model takes tensors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request under way."""
-
-    scope: Scope
-    fields: Fields
-    receive: Receive
-    send: Send
-    admitted: Admitted
-    request_id: str
-    headers: Callable[[], Headers]
-    """What every answer carries, as known at the time."""
 
 
 class _Asked(msgspec.Struct):

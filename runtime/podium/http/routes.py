@@ -11,6 +11,7 @@ HOT_PATH = re.compile(
     r"/v1/models/(?P<model>[^/:]+)(/versions/(?P<model_version>[^/:]+))?:(?P<verb>predict|batch|stream)\Z"
     r"|/v1/pipelines/(?P<pipeline>[^/:]+)(/versions/(?P<pipeline_version>[^/:]+))?:(?P<pipeline_verb>run|stream)\Z"
     r"|/v2/models/(?P<oip>[^/]+)(/versions/(?P<oip_version>[^/]+))?/(?P<oip_verb>infer|generate_stream)\Z"
+    r"|/rpc/(?P<rpc>[^/]+)(?P<cancel>/cancel)?\Z"
     r"|/v1/(?!models/|pipelines/)(?P<alias>[^/:]+)/predict\Z"
 )
 MODEL = (ResourceKind.MODEL,)
@@ -32,6 +33,9 @@ class RouteForm(StrEnum):
     """Triton's generate extension."""
     SINGLE = "single"
     """`/v1/{model}/predict`: one item for the one input, as Forge has it."""
+    RPC = "rpc"
+    """Binary frames."""
+    RPC_CANCEL = "rpc_cancel"
     COMPLETIONS = "completions"
     CHAT = "chat_completions"
     """OpenAI's; the body says which model is asked."""
@@ -64,4 +68,6 @@ class HotRoute:
             return HotRoute(RouteForm(match["pipeline_verb"]), name, match["pipeline_version"], PIPELINE)
         if name := match["oip"]:
             return HotRoute(RouteForm(match["oip_verb"]), name, match["oip_version"], EITHER)
+        if name := match["rpc"]:
+            return HotRoute(RouteForm.RPC_CANCEL if match["cancel"] else RouteForm.RPC, name, None, EITHER)
         return HotRoute(RouteForm.SINGLE, match["alias"], None, EITHER)

@@ -52,6 +52,14 @@ class StreamCall:
 class EventForm(Protocol):
     """How one route writes its events."""
 
+    @property
+    def content_type(self) -> bytes:
+        """Of the whole answer."""
+
+    @property
+    def keep_alive(self) -> bytes:
+        """Says that the stream still lives."""
+
     def chunk(self, outputs: Outputs) -> bytes:
         """One event."""
 
@@ -67,6 +75,8 @@ class NamedEvents:
     """`data: {"outputs": {…}}`, at the end `event: end` or `event: error`."""
 
     wanted: tuple[str, ...] | None
+    content_type: bytes = EVENTS
+    keep_alive: bytes = KEEP_ALIVE
 
     def chunk(self, outputs: Outputs) -> bytes:
         """Named tensors, as `:predict` has them."""
@@ -88,6 +98,8 @@ class GenerateEvents:
 
     model: str
     version: str
+    content_type: bytes = EVENTS
+    keep_alive: bytes = KEEP_ALIVE
 
     def chunk(self, outputs: Outputs) -> bytes:
         """`{"model_name", "model_version", "<output>": value}`."""
@@ -134,7 +146,11 @@ async def answer_stream(call: StreamCall, revision: LiveRevision, inputs: Tensor
 
 
 async def _send(call: StreamCall, answer: ChunkedAnswer, first: list[Outputs], events: EventForm) -> int:
-    headers: Headers = [(b"content-type", EVENTS), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    headers: Headers = [
+        (b"content-type", events.content_type),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    ]
     await call.send({"type": "http.response.start", "status": 200, "headers": [*headers, *call.headers()]})
     status, count, chunks = 200, 0, first
     try:
@@ -142,7 +158,7 @@ async def _send(call: StreamCall, answer: ChunkedAnswer, first: list[Outputs], e
             count += len(chunks)
             body = b"".join(events.chunk(outputs) for outputs in chunks)
             await call.send({"type": "http.response.body", "body": body, "more_body": True})
-            chunks = await _next(call, answer)
+            chunks = await _next(call, answer, events.keep_alive)
         last = events.end(count)
     except TimeoutError:
         raise
@@ -153,12 +169,12 @@ async def _send(call: StreamCall, answer: ChunkedAnswer, first: list[Outputs], e
     return status
 
 
-async def _next(call: StreamCall, answer: ChunkedAnswer) -> list[Outputs]:
+async def _next(call: StreamCall, answer: ChunkedAnswer, keep_alive: bytes) -> list[Outputs]:
     """The chunks that come next. Says now and then that it still waits."""
     while True:
         with suppress(_StillWaiting):
             return await _within(KEEP_ALIVE_S, answer)
-        await call.send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        await call.send({"type": "http.response.body", "body": keep_alive, "more_body": True})
 
 
 class _StillWaiting(Exception):  # noqa: N818

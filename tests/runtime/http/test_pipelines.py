@@ -47,6 +47,12 @@ data:
                     raise ValueError("thirteen is right out")
                 yield {"word": np.array([f"w{n}"], object)}
 
+    class Slowly(Model):
+        def infer_stream(self, inputs):
+            while True:
+                time.sleep(0.01)
+                yield {"word": np.array(["more"], object)}
+
     class Fails(Model):
         def infer(self, inputs):
             raise ValueError("the far end is broken")
@@ -122,6 +128,11 @@ spec:
         source: {uri: "configmap://code"}
         engine: Python
         python: {entrypoint: "models:Fresh"}
+    - name: slowly
+      inline:
+        source: {uri: "configmap://code"}
+        engine: Python
+        python: {entrypoint: "models:Slowly"}
     - name: fails
       inline:
         source: {uri: "configmap://code"}
@@ -130,10 +141,12 @@ spec:
   steps:
     - {name: first, model: fresh, inputs: [{name: x, from: request.x}]}
     - {name: loud, model: words, when: {from: request.mode, equals: talk}, inputs: [{name: n, from: request.n}]}
+    - {name: drawl, model: slowly, when: {from: request.mode, equals: slowly}, inputs: [{name: n, from: request.n}]}
     - {name: quiet, model: fresh, when: {from: request.mode, equals: be still}, inputs: [{name: x, from: first.y}]}
     - {name: broken, model: fails, when: {from: request.mode, equals: break}, inputs: [{name: x, from: first.y}]}
   outputs:
     - {name: word, from: loud.word}
+    - {name: drawled, from: drawl.word}
     - {name: still, from: quiet.y}
     - {name: broken, from: broken.y}
     - {name: seen, from: first.y}
