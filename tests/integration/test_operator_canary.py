@@ -66,6 +66,10 @@ async def share_of_new(world: World) -> int:
     return Counter([(await world.ask())[0] for _ in range(40)])[3.0]
 
 
+async def serves_another(world: World, revision: str) -> bool:
+    return bool((await world.model())["status"]["currentRevision"] != revision)
+
+
 async def has_no_share(world: World, revision: str) -> bool:
     rows = (await world.model())["status"]["revisions"]
     return all(row["trafficPercent"] == 0 for row in rows if row["name"] == revision)
@@ -121,7 +125,7 @@ async def test_abort_and_rollback_by_annotation_and_going_on_when_it_is_taken_aw
         await annotate(world, rollback=revision)
         await world.until("UpToDate", "False", "RolledBack")
         await eventually(lambda: asking.answers[-1:] == [2.0])
-        assert (await world.model())["status"]["currentRevision"] != revision
+        await eventually(lambda: serves_another(world, revision), within_s=30)
         await annotate(world, rollback=None)
         await world.until("Ready", "True")
         assert (await world.ask())[0] == 3.0

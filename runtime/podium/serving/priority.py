@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 NICENESS = 10
+"""Above that of this process."""
+MAX_NICE = 19
 CAP_SYS_NICE = 23
 _NICE_LIMIT_OF_ZERO = 20
 """RLIMIT_NICE that allows a nice value of 0 (setrlimit(2): the limit is 20 minus the value)."""
@@ -20,7 +22,8 @@ _NICE_LIMIT_OF_ZERO = 20
 def hold_back(pid: int) -> None:
     """From now on the process runs behind others. No effect on one that has ended."""
     if can_lower_nice():
-        _each_thread(pid, lambda thread: os.setpriority(os.PRIO_PROCESS, thread, NICENESS))
+        behind = min(MAX_NICE, _own_nice() + NICENESS)
+        _each_thread(pid, lambda thread: os.setpriority(os.PRIO_PROCESS, thread, behind))
     else:
         _each_thread(pid, lambda thread: os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0)))
 
@@ -28,7 +31,8 @@ def hold_back(pid: int) -> None:
 def let_go(pid: int) -> None:
     """Takes `hold_back` back."""
     if can_lower_nice():
-        _each_thread(pid, lambda thread: os.setpriority(os.PRIO_PROCESS, thread, 0))
+        level = _own_nice()
+        _each_thread(pid, lambda thread: os.setpriority(os.PRIO_PROCESS, thread, level))
     else:
         _each_thread(pid, lambda thread: os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0)))
 
@@ -41,6 +45,11 @@ def can_lower_nice() -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> CAP_SYS_NICE & 1)
     return False
+
+
+def _own_nice() -> int:
+    """What this process itself was given: its workers run beside it, not before it."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def _each_thread(pid: int, change: Callable[[int], None]) -> None:

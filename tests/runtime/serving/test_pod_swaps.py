@@ -293,7 +293,10 @@ def test_a_candidate_runs_behind_what_serves_until_it_takes_traffic(tmp_path: Pa
 
 
 def is_held_back(pid: int) -> bool:
-    return os.getpriority(os.PRIO_PROCESS, pid) > 0 or os.sched_getscheduler(pid) == os.SCHED_BATCH
+    return (
+        os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
+        or os.sched_getscheduler(pid) == os.SCHED_BATCH
+    )
 
 
 def test_readiness_falls_while_workers_stay_down_and_comes_back(tmp_path: Path) -> None:

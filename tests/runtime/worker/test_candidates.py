@@ -36,7 +36,8 @@ def is_held_back(pid: int) -> bool:
     """Every thread of the process runs behind others."""
     threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
     return all(
-        os.getpriority(os.PRIO_PROCESS, thread) > 0 or os.sched_getscheduler(thread) == os.SCHED_BATCH
+        os.getpriority(os.PRIO_PROCESS, thread) > os.getpriority(os.PRIO_PROCESS, 0)
+        or os.sched_getscheduler(thread) == os.SCHED_BATCH
         for thread in threads
     )
 
