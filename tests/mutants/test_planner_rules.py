@@ -10,7 +10,6 @@ import pytest
 from tests.mutants.planner_rules import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-NO_TEST_RAN = 5
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule.replace(" ", "-"))
