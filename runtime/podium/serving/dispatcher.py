@@ -20,14 +20,7 @@ from podium.batching.layouts import Layouts
 from podium.batching.policy import BatchPolicy
 from podium.batching.queue import BatchQueue, Outcome, Waiting
 from podium.batching.sizing import SizeCap
-from podium.errors import (
-    ArenaExhausted,
-    DeadlineExceeded,
-    PodiumError,
-    PredictedLate,
-    QueueFull,
-    WorkerDied,
-)
+from podium.errors import ArenaExhausted, DeadlineExceeded, PodiumError, PredictedLate, QueueFull, WorkerDied
 from podium.ipc.channel import NoCredit, Payloads, PeerGone
 from podium.ipc.protocol import Cancel, Failure, FromWorker, Need, Reply
 from podium.ipc.tensor import Tensor
@@ -35,9 +28,10 @@ from podium.serving.ahead import HandAhead
 from podium.serving.answers import Answers
 from podium.serving.expiry import DeadlineWatch
 from podium.serving.hands import Hands, RunningBatch
+from podium.serving.hanging import hung_at
 from podium.serving.held_inputs import HeldInputs
 from podium.serving.lane import Lane
-from podium.serving.outcomes import Outcomes
+from podium.serving.outcomes import Outcomes, disown
 from podium.serving.pod import PodResources
 from podium.serving.run_devices import units_of
 from podium.serving.sending import Sender
@@ -47,8 +41,6 @@ from podium.serving.timer import PreciseTimer
 from podium.telemetry.timeline import CURRENT
 from podium_crds.assignment import Batching, Member
 
-HANG_GRACE_S = 5.0
-"""How far beyond the last deadline in it a batch may run before its worker is killed."""
 SAME_TURN_S = 100e-6
 """Requests that follow each other faster than this are read in one turn of the event loop: its end is worth waiting."""
 
@@ -226,7 +218,7 @@ class Dispatcher:
         running = self._dispatch(instance, batch, now, why)
         if running is None:
             return None
-        running.is_warm_up = bool(pinned is not None)
+        running.is_warm_up = pinned is not None
         running.run = hold(running.expected_s)
         self._watch_for_hang(instance, running)
         return running.run
@@ -284,24 +276,15 @@ class Dispatcher:
     def _watch_for_hang(self, instance: Supervisor, running: RunningBatch) -> None:
         """From when it may have begun."""
         latest = max(waiting.deadline for waiting in running.requests)
-        hung_at = self._hung_at(running.began, latest)
-        running.hang_timer = self._loop.call_at(hung_at, instance.kill, f"batch {running.number} hung")
-
-    def _hung_at(self, began: float, latest: float) -> float:
-        """When a forward has made no progress for too long. `latest`: the last deadline in its batch."""
-        # A client's short deadline must not get the worker killed: the model's own timeout is the least it may take.
-        by_requests = began + self.member.timeout_seconds
-        # Only warm-up has deadlines beyond that: it compiles, and is given what it was promised.
-        if self.member.hang_timeout_seconds is not None and latest <= by_requests:
-            return began + self.member.hang_timeout_seconds
-        return max(latest, by_requests) + HANG_GRACE_S
+        at = hung_at(self.member, running.began, latest)
+        running.hang_timer = self._loop.call_at(at, instance.kill, f"batch {running.number} hung")
 
     def _ready(self, instance: Supervisor) -> None:
         if instance.restarts and self.warm_up:
             far = self.clock() + self.member.warmup_timeout_seconds
             for inputs in self.warm_up:
                 future: asyncio.Future[dict[str, Tensor]] = self._loop.create_future()
-                future.add_done_callback(_forget_answer)
+                future.add_done_callback(disown)  # a failed one says nothing of the next request
                 waiting = self.waiting_for(inputs, "warm-up", far, future)
                 self._pinned.setdefault(instance, deque()).append(waiting)
         self.pump()
@@ -409,10 +392,3 @@ class Dispatcher:
     def _note_idle(self) -> None:
         if not (self.backlog.waiting or self.hands or self._pinned):
             self.idle.set()
-
-
-def _forget_answer(future: asyncio.Future[dict[str, Tensor]]) -> None:
-    """Releases what nobody asked for; a failed warm-up says nothing of the next request."""
-    if not future.cancelled() and future.exception() is None:
-        for tensor in future.result().values():
-            tensor.release()

@@ -25,6 +25,7 @@ from podium.serving.direct import Answered, CallCancelled, Deliveries, DirectCal
 from podium.serving.dispatcher import Dispatcher
 from podium.serving.life import InstanceState
 from podium.serving.llm_totals import added_up
+from podium.serving.outcomes import disown
 from podium.serving.pod import PodOptions, PodResources
 from podium.serving.streamed import StreamedAnswer
 from podium.serving.streams import Streams
@@ -211,7 +212,7 @@ class WorkerGroup:
         except asyncio.CancelledError:
             self._work.tally.cancels += 1
             self._work.withdraw(waiting)
-            _disown(future)
+            disown(future)
             raise
         finally:
             waiting.end_promise()
@@ -344,10 +345,3 @@ class WorkerGroup:
         if InstanceState.CRASH_LOOP in states:
             return GroupState.CRASH_LOOP
         return GroupState.DEGRADED if ready else GroupState.DOWN
-
-
-def _disown(future: Future) -> None:
-    """The caller is gone: nobody else would release outputs that came at the same moment."""
-    if future.done() and not future.cancelled() and future.exception() is None:
-        for tensor in future.result().values():
-            tensor.release()

@@ -1,5 +1,6 @@
 """How requests end: with their share of an answer, with an error, or by being tried again."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -100,3 +101,10 @@ class Outcomes:
     def _may_run_again(self) -> bool:
         member = self.member()
         return member.idempotent or member.engine.kind in PURE_FORWARDS
+
+
+def disown(future: asyncio.Future[Outputs]) -> None:
+    """Nobody reads this answer: outputs that are there, or came at the moment its reader left, are released."""
+    if future.done() and not future.cancelled() and future.exception() is None:
+        for tensor in future.result().values():
+            tensor.release()

@@ -113,7 +113,7 @@ async def test_a_killed_worker_leaves_no_lease_on_large_tensors(groups: GroupMak
 
 
 async def test_a_hung_worker_is_killed_and_replaced(groups: GroupMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podium.serving.dispatcher.HANG_GRACE_S", 0.2)
+    monkeypatch.setattr("podium.serving.hanging.HANG_GRACE_S", 0.2)
     group = await groups.start(CONTROLLED, timeout_seconds=0)
     (first,) = group.stats().pids
     with pytest.raises(DeadlineExceeded):
@@ -146,7 +146,7 @@ async def test_warm_up_may_take_its_own_time(groups: GroupMaker) -> None:
 async def test_a_short_client_deadline_does_not_get_a_slow_model_killed(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podium.serving.dispatcher.HANG_GRACE_S", 0.0)
+    monkeypatch.setattr("podium.serving.hanging.HANG_GRACE_S", 0.0)
     group = await groups.start(CONTROLLED, timeout_seconds=30)
     with pytest.raises(DeadlineExceeded):
         await ask(group, column(BLOCK), within_s=0.1)
