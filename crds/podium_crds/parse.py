@@ -37,7 +37,18 @@ Resource = InferenceModel | InferencePipeline
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and leaves dates as text, as Kubernetes does."""
+    """SafeLoader that refuses duplicate keys, leaves dates as text, as Kubernetes does, and stops at MAX_NODES."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Counts while it reads: 4 MiB of commas would take a minute to be read whole."""
+        self._composed += 1
+        if self._composed > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"has more than {MAX_NODES} values: simplify it")
+        return super().compose_node(parent, index)
 
 
 _Loader.yaml_implicit_resolvers = {
