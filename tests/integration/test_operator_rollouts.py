@@ -1,6 +1,5 @@
 """Operator, API server and runtime, each real, without nodes: from apply to Ready, and from one version to the next."""
 
-import asyncio
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -34,10 +33,21 @@ async def test_apply_comes_to_ready_and_answers_and_then_nothing_is_written(
         return (await world.model())["status"].get("availableReplicas") == 2
 
     await eventually(settled, within_s=60)
-    await asyncio.sleep(3)
-    before = await operator.writes()
-    await asyncio.sleep(5)
-    assert await operator.writes() == before
+
+    async def a_pass_writes_nothing() -> bool:
+        before = await operator.writes(), await operator.passes()
+        nudged = scale(world.namespace, 2, replicas=2)
+        nudged["metadata"]["annotations"] = {"example.com/nudge": str(before)}
+        await world.apply(nudged)
+
+        async def passed() -> bool:
+            return await operator.passes() > before[1]
+
+        await eventually(passed, within_s=30)
+        return await operator.writes() == before[0]
+
+    await eventually(a_pass_writes_nothing, within_s=60)
+    assert await a_pass_writes_nothing()
 
 
 async def test_a_version_is_swapped_in_the_same_pods_without_a_failed_request(

@@ -128,6 +128,10 @@ class OperatorProcess:
         harmless = tuple(f'verb="{verb}"' for verb in _HARMLESS)
         return sum(count for labels, count in requests.items() if not labels.endswith(harmless))
 
+    async def passes(self) -> float:
+        """Reconcile passes that have ended, whatever came of them."""
+        return sum((await self.samples("podium_operator_reconcile_total")).values())
+
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
