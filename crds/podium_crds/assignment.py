@@ -152,17 +152,39 @@ class Member(Lenient):
 
 
 class StepInput(Lenient):
-    """One input of a step: a `source` such as `request.text` or `tokenize.input_ids`."""
+    """One input of a step, or one output of the graph. Exactly one of `source`, `from_first` and `value` is set."""
 
     name: str
+    source: Annotated[str | None, Field(alias="from")] = None
+    """Such as `request.text` or `tokenize.input_ids`."""
+    from_first: tuple[str, ...] | None = None
+    """Sources of which the first that has a value counts: steps that were skipped have none."""
+    value: Any = None
+    """A constant: the value of one row, the same for all rows."""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where the value may come from, in order; empty for a constant."""
+        return self.from_first or ((self.source,) if self.source is not None else ())
+
+
+class Comparison(Lenient):
+    """Holds where the one value of `source` equals `equals`, or differs from `not_equals`: one of them is set."""
+
     source: Annotated[str, Field(alias="from")]
+    equals: str | int | bool | None = None
+    not_equals: str | int | bool | None = None
 
 
-class StepCondition(Lenient):
-    """Runs the step only where the value of `source` equals `equals`."""
+class StepCondition(Comparison):
+    """Runs the step only where this holds, and everything in `also`."""
 
-    source: Annotated[str, Field(alias="from")]
-    equals: str | int | bool
+    also: Annotated[tuple[Comparison, ...] | None, Field(alias="and")] = None
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All of them."""
+        return (self, *(self.also or ()))
 
 
 class Step(Lenient):

@@ -85,11 +85,16 @@ class Form:
     pattern: str
     expected: str
     """Completes the sentence `expected …`."""
+    inside_lists: bool = False
+    """True where so many of them may occur that rules would cost more than an API server allows: then it is the
+    schema's `pattern` after all."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        if self.inside_lists:
+            return {**handler(schema), "pattern": self.pattern}
         rule = {"rule": f"self.matches(r'{self.pattern}')", "message": f"expected {self.expected}"}
         return {**handler(schema), "x-kubernetes-validations": [rule]}
 

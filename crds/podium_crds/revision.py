@@ -227,14 +227,19 @@ def graph_of(spec: InferencePipelineSpec) -> Graph:
             Step(
                 name=step.name,
                 model=step.model,
-                inputs=tuple(StepInput(name=edge.name, source=edge.source) for edge in step.inputs),
-                when=StepCondition(source=step.when.source, equals=step.when.equals) if step.when else None,
+                inputs=tuple(
+                    StepInput(name=edge.name, source=edge.source, from_first=edge.from_first, value=edge.value)
+                    for edge in step.inputs
+                ),
+                when=StepCondition.model_validate(step.when.wire()) if step.when else None,
                 timeout_seconds=step.timeout_seconds,
                 retries=step.retries,
             )
             for step in spec.steps
         ),
-        outputs=tuple(StepInput(name=edge.name, source=edge.source) for edge in spec.outputs),
+        outputs=tuple(
+            StepInput(name=edge.name, source=edge.source, from_first=edge.from_first) for edge in spec.outputs
+        ),
     )
 
 

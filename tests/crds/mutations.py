@@ -127,7 +127,7 @@ def _full_pipeline() -> JsonObject:
             {"name": "one", "model": "a", "inputs": inputs, "timeoutSeconds": 3, "retries": 1},
             {"name": "two", "model": "b", "inputs": [{"name": "x", "from": "one.y"}]},
         ],
-        outputs=[{"name": "y", "from": "two.y"}],
+        outputs=[{"name": "y", "from": "two.y"}, {"name": "z", "fromFirst": ["two.z", "one.z"]}],
         placement="Colocated",
         **_serving(),
     )

@@ -29,8 +29,12 @@ def _graph(steps: list[JsonObject], output: str = "one.y") -> JsonObject:
     )
 
 
-def _edges(count: int) -> JsonObject:
-    inputs = [{"name": f"x{i}", "from": "request.x"} for i in range(32)]
+_TWO = ["request.x", "request.y"]
+
+
+def _edges(count: int, alternatives: list[str] | None = None) -> JsonObject:
+    source: JsonObject = {"fromFirst": alternatives} if alternatives else {"from": "request.x"}
+    inputs = [{"name": f"x{i}", **source} for i in range(32)]
     steps = [_step("one"), *({"name": f"s{i}", "model": "m", "inputs": inputs} for i in range(count // 32))]
     return _graph(steps)
 
@@ -321,6 +325,48 @@ REFUSED = (
         _graph([_step("one")], output="two.y"),
         "an output comes from a step that does not exist",
         _graph([_step("one")]),
+    ),
+    Refused(
+        "an input from two places",
+        _graph([{**_step("one"), "inputs": [{"name": "x", "from": "request.x", "fromFirst": _TWO}]}]),
+        "an input has both from and fromFirst",
+        _graph([{**_step("one"), "inputs": [{"name": "x", "fromFirst": _TWO}]}]),
+    ),
+    Refused(
+        "an alternative that names no value",
+        _graph([{**_step("one"), "inputs": [{"name": "x", "fromFirst": ["request", "request.y"]}]}]),
+        "fromFirst[0]",
+        _graph([{**_step("one"), "inputs": [{"name": "x", "fromFirst": _TWO}]}]),
+    ),
+    Refused(
+        "an output from two places",
+        a_pipeline(outputs=[{"name": "embedding", "from": "encode.embedding", "fromFirst": _TWO}]),
+        "an output takes exactly one of from and fromFirst",
+        a_pipeline(outputs=[{"name": "embedding", "fromFirst": _TWO}]),
+    ),
+    Refused(
+        "an output from no place",
+        a_pipeline(outputs=[{"name": "embedding"}]),
+        "an output takes exactly one of from and fromFirst",
+        a_pipeline(),
+    ),
+    Refused(
+        "a step with constants alone",
+        _graph([{**_step("one"), "inputs": [{"name": "x", "value": True}]}]),
+        "a step has constants alone",
+        _graph([{**_step("one"), "inputs": [*_step("one")["inputs"], {"name": "z", "value": True}]}]),
+    ),
+    Refused(
+        "a condition on nothing",
+        _graph([{**_step("one"), "when": {"from": "two.y", "equals": 1}}]),
+        "the condition of a step looks at a step that does not exist",
+        _graph([{**_step("one"), "when": {"from": "request.y", "notEquals": 1}}]),
+    ),
+    Refused(
+        "more alternatives than fit",
+        _edges(224, _TWO),
+        "the steps have more than 256 inputs together",
+        _edges(96, _TWO),
     ),
     Refused(
         "a source that names no value",

@@ -1,5 +1,8 @@
 """Graphs: what is refused, and where; and the order of what is not."""
 
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,15 +25,36 @@ def spec(name: str, dtype: DType = DType.FP32, shape: tuple[int, ...] = (-1,), *
     return TensorSpec(name=name, dtype=dtype, shape=shape, optional=optional)
 
 
+def edge_of(text: str) -> StepInput:
+    """`input<source`, `input<first|second`, or `input=constant` in JSON."""
+    name, _, source = text.partition("<")
+    if not source:
+        name, _, constant = text.partition("=")
+        return StepInput(name=name, value=json.loads(constant))
+    first, *others = source.split("|")
+    return StepInput(name=name, from_first=(first, *others)) if others else StepInput(name=name, source=first)
+
+
+def condition_of(text: str) -> StepCondition:
+    """`source`, which must equal "x"; or `source==json` and `source!=json`, joined with ` & `."""
+    found = []
+    for part in text.split(" & "):
+        operator = "!=" if "!=" in part else "=="
+        source, _, value = part.partition(operator)
+        key = "equals" if operator == "==" else "notEquals"
+        found.append({"from": source, key: json.loads(value) if value else "x"})
+    return StepCondition.model_validate({**found[0], **({"and": found[1:]} if found[1:] else {})})
+
+
 def step(name: str, *edges: str, model: str = "m", when: str | None = None) -> Step:
     """A step with edges written `input<source`."""
-    inputs = tuple(StepInput(name=edge.split("<")[0], source=edge.split("<")[1]) for edge in edges)
-    condition = StepCondition(source=when, equals="x") if when else None
+    inputs = tuple(edge_of(edge) for edge in edges)
+    condition = condition_of(when) if when else None
     return Step(name=name, model=model, inputs=inputs, when=condition)
 
 
 def graph(*steps: Step, out: tuple[str, ...] = ("y<last.y",)) -> Graph:
-    edges = tuple(StepInput(name=edge.split("<")[0], source=edge.split("<")[1]) for edge in out)
+    edges = tuple(edge_of(edge) for edge in out)
     return Graph(steps=steps, outputs=edges)
 
 
@@ -148,6 +172,100 @@ def test_too_many_steps_and_members_are_refused() -> None:
     members = {f"m{i}": ANY for i in range(MAX_MEMBERS)} | {"m": ANY}
     found = [problem.fault for problem in check_graph(graph(*steps), members)]
     assert found.count(GraphFault.TOO_LARGE) == 2
+
+
+EASY, HARD = step("easy", "x<request.x", when='request.l=="a"'), step("hard", "x<request.x", when='request.l!="a"')
+
+
+def test_branches_are_joined_by_the_first_that_ran() -> None:
+    assert not faults(graph(EASY, HARD, out=("y<easy.y|hard.y",)))
+    assert not faults(graph(EASY, step("last", "x<easy.y|request.x")))
+
+
+def test_a_step_that_needs_both_branches_never_runs() -> None:
+    found = faults(graph(EASY, HARD, step("last", "a<easy.y", "b<hard.y")))
+    assert found == [(GraphFault.NEVER_RUNS, "last", None)]
+
+
+def test_what_is_behind_a_step_that_never_runs_never_runs() -> None:
+    both = step("both", "a<easy.y", "b<hard.y")
+    found = faults(graph(EASY, HARD, both, step("last", "x<both.y")))
+    assert found == [(GraphFault.NEVER_RUNS, "both", None), (GraphFault.NEVER_RUNS, "last", None)]
+
+
+@pytest.mark.parametrize(
+    ("when", "never"),
+    [
+        ('request.l=="a" & request.l=="b"', True),
+        ('request.l=="a" & request.l!="a"', True),
+        ("request.l!=true & request.l!=false", True),
+        ('request.l=="a" & request.l!="b"', False),
+        ('request.l!="a" & request.l!="b"', False),
+        ("request.l==1 & request.k==2", False),
+    ],
+)
+def test_conditions_that_contradict_each_other_are_found(when: str, never: bool) -> None:
+    found = faults(graph(step("last", "x<request.x", when=when)))
+    assert found == ([(GraphFault.NEVER_RUNS, "last", None)] if never else [])
+
+
+def test_an_alternative_behind_one_that_is_always_there_is_named() -> None:
+    assert faults(graph(EASY, step("last", "x<request.x|easy.y"))) == [(GraphFault.NEVER_RUNS, "last", "x")]
+    assert faults(graph(EASY, out=("y<request.x|easy.y",))) == [(GraphFault.NEVER_RUNS, None, "y")]
+
+
+def test_each_alternative_is_checked_as_a_source() -> None:
+    assert faults(graph(EASY, step("last", "x<easy.y|nowhere.y"))) == [(GraphFault.UNKNOWN_SOURCE, "last", "x")]
+    contracts = {"m": Contract((), (spec("y"), spec("z", DType.BYTES))), "n": Contract((spec("x"),))}
+    checked = graph(EASY, HARD, step("last", "x<easy.y|hard.z", model="n"), out=("y<last.y",))
+    assert faults(checked, **contracts) == [(GraphFault.TYPES_DISAGREE, "last", "x")]
+
+
+def test_an_output_of_two_types_is_named() -> None:
+    contracts = {"m": Contract((), (spec("y"), spec("z", DType.BYTES)))}
+    assert faults(graph(EASY, HARD, out=("y<easy.y|hard.z",)), **contracts) == [(GraphFault.TYPES_DISAGREE, None, "y")]
+
+
+def test_a_cycle_through_an_alternative_is_found() -> None:
+    found = faults(graph(step("a", "x<last.y|request.x"), step("last", "x<a.y")))
+    assert {fault for fault, _, _ in found} == {GraphFault.CYCLE}
+
+
+@pytest.mark.parametrize(
+    ("constant", "declared", "fits"),
+    [
+        ("0.5", spec("k"), True),
+        ("1", spec("k"), True),
+        ("[1, 2]", spec("k", shape=(-1, 2)), True),
+        ("[1, 2]", spec("k", shape=(-1, -1)), True),
+        ("[1, 2]", spec("k", shape=(-1, 3)), False),
+        ("1", spec("k", shape=(-1, 1)), False),
+        ("0.5", spec("k", DType.INT64), False),
+        ("2.0", spec("k", DType.INT64), True),
+        ("256", spec("k", DType.UINT8), False),
+        ("-1", spec("k", DType.UINT8), False),
+        ("-128", spec("k", DType.INT8), True),
+        ("true", spec("k"), False),
+        ("true", spec("k", DType.BOOL), True),
+        ('"a"', spec("k", DType.BYTES), True),
+        ('"a"', spec("k"), False),
+    ],
+)
+def test_a_constant_must_fit_one_row_of_the_declared_input(constant: str, declared: TensorSpec, fits: bool) -> None:
+    found = faults(graph(step("last", "x<request.x", f"k={constant}")), m=Contract((spec("x"), declared)))
+    assert found == ([] if fits else [(GraphFault.TYPES_DISAGREE, "last", "k")])
+
+
+def test_a_number_for_an_input_that_is_not_declared_is_of_unknown_type() -> None:
+    assert faults(graph(step("last", "x<request.x", "k=1"))) == [(GraphFault.TYPES_DISAGREE, "last", "k")]
+    assert not faults(graph(step("last", "x<request.x", 'k="a"')))
+
+
+@pytest.mark.parametrize(("value", "agrees"), [("true", True), ("1", False), ('"true"', False)])
+def test_a_condition_compares_with_a_value_of_its_type(value: str, agrees: bool) -> None:
+    contracts = {"m": Contract((), (spec("y", DType.BOOL),))}
+    checked = graph(step("first", "x<request.x"), step("last", "x<request.x", when=f"first.y=={value}"))
+    assert faults(checked, **contracts) == ([] if agrees else [(GraphFault.TYPES_DISAGREE, "last", "when")])
 
 
 @st.composite

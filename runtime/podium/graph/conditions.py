@@ -2,7 +2,7 @@
 
 from podium.graph.errors import BranchConditionError
 from podium.ipc.tensor import Tensor
-from podium_crds.assignment import StepCondition
+from podium_crds.assignment import Comparison
 from podium_crds.tensors import DType
 
 MAX_CONDITION_BYTES = 64 * 1024
@@ -10,8 +10,8 @@ BYTES_PREFIX = 4
 """An element of a BYTES tensor is preceded by its length, as four little-endian bytes."""
 
 
-def holds(step: str, condition: StepCondition, tensor: Tensor) -> bool:
-    """Whether every element of the tensor equals the condition's value; mixed elements are an error of the request."""
+def holds(step: str, condition: Comparison, tensor: Tensor) -> bool:
+    """Whether the tensor's elements compare as the condition asks; elements that differ are an error of the request."""
     if tensor.nbytes > MAX_CONDITION_BYTES:
         raise BranchConditionError(step, f"{condition.source} has {tensor.nbytes} bytes, expected one value")
     elements = set(_elements(tensor))
@@ -19,6 +19,8 @@ def holds(step: str, condition: StepCondition, tensor: Tensor) -> bool:
         raise BranchConditionError(
             step, f"{condition.source} holds {len(elements)} different values, expected one for the whole request"
         )
+    if condition.not_equals is not None:
+        return elements != {condition.not_equals}
     return elements == {condition.equals}
 
 

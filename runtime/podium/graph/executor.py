@@ -1,8 +1,8 @@
 """Walks a graph: every step starts as soon as its inputs are there, independent steps run at once.
 
-A step whose `when` does not hold is skipped, and so are every step that reads from a skipped one and every step that
-only skipped ones would read; outputs of skipped steps are left out of the answer. The first failure cancels the other
-steps and is raised, naming its step.
+A step whose `when` does not hold is skipped, and so are every step that reads from a skipped one (unless another source
+of the same input has a value) and every step that only skipped ones would read; outputs of skipped steps are left out
+of the answer. The first failure cancels the other steps and is raised, naming its step.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Protocol
 from podium.graph.conditions import holds
 from podium.graph.errors import BranchConditionError, StepError
 from podium.graph.paces import Paces
-from podium.graph.plan import REQUEST, GraphPlan, PlannedStep
+from podium.graph.plan import REQUEST, GraphPlan, PlannedStep, ValueRef
 from podium.graph.values import Values
 from podium.ipc.tensor import Tensor
 from podium.telemetry.timeline import CURRENT, Stage
@@ -67,14 +67,15 @@ class GraphRun:
         """Steps that have neither started nor been skipped → how many steps each still waits for."""
         self._uses = dict(plan.uses)
         """Step → how many readers it may still have."""
+        self._skipped: set[str] = set()
         self._ready: list[str] = []
         self._running: set[asyncio.Task[str]] = set()
 
     async def walk(self, held: Collection[str] = ()) -> list[str]:
         """Runs every step that the request calls for. Of the steps in `held`, which nothing may need, it runs none:
         those the request calls for are returned. Raises as `execute`."""
-        self._decide(REQUEST)
         self._ready += [name for name, unmet in self._unmet.items() if not unmet]
+        self._decide(REQUEST)
         kept: list[str] = []
         try:
             names = self._begin(held, kept)
@@ -93,8 +94,13 @@ class GraphRun:
 
     def inputs_of(self, name: str) -> dict[str, Tensor]:
         """What a step gets, borrowed from the run: an input that the request left out, as it may, is not there."""
-        found = ((input_name, self._values.get(ref)) for input_name, ref in self._plan.steps[name].inputs)
-        return {input_name: tensor for input_name, tensor in found if tensor is not None}
+        planned = self._plan.steps[name]
+        found = ((input_name, self._values.first(refs)) for input_name, refs in planned.inputs)
+        inputs = {input_name: tensor for input_name, tensor in found if tensor is not None}
+        if planned.constants:
+            rows = next((tensor.shape[0] for tensor in inputs.values() if tensor.shape), 1)
+            inputs.update((input_name, constant.rows(rows)) for input_name, constant in planned.constants)
+        return inputs
 
     def deadline_of(self, name: str) -> float:
         """When a step that begins now must have ended."""
@@ -105,11 +111,20 @@ class GraphRun:
     def outputs(self) -> dict[str, Tensor]:
         """What the graph returns, leased to the caller: outputs of steps that did not run are left out."""
         answer: dict[str, Tensor] = {}
-        for name, ref in self._plan.outputs:
-            if (tensor := self._values.get(ref)) is not None:
+        for name, refs in self._plan.outputs:
+            if (tensor := self._values.first(refs)) is not None:
                 tensor.retain()
                 answer[name] = tensor
         return answer
+
+    def outputs_of(self, name: str) -> dict[str, ValueRef]:
+        """Outputs of the graph for which this step is the first source that has a value, or will have one."""
+        return {
+            output: ref
+            for output, refs in self._plan.outputs
+            for position, ref in enumerate(refs)
+            if ref.producer == name and self._values.first(refs[:position]) is None
+        }
 
     def release(self) -> None:
         """Gives back every value. Idempotent."""
@@ -142,41 +157,51 @@ class GraphRun:
         self._decide(name)
         self._read(self._plan.steps[name])
         for dependent in self._plan.dependents[name]:
-            if dependent in self._unmet:
-                self._unmet[dependent] -= 1
-                if not self._unmet[dependent]:
-                    self._ready.append(dependent)
+            self._meet(dependent)
+
+    def _meet(self, name: str) -> None:
+        """One of the steps that a step waits for has ended."""
+        if name in self._unmet:
+            self._unmet[name] -= 1
+            if not self._unmet[name]:
+                self._ready.append(name)
 
     def _decide(self, producer: str) -> None:
         """Skips the steps whose `when` compares a value of `producer`, and does not hold."""
         for name in self._plan.decided_by[producer]:
             if name in self._unmet:
                 with suppress(BranchConditionError):  # raised where the step would start: it may yet be skipped
-                    if not self._holds(name):
+                    if not self._holds(name, producer):
                         self._skip(name)
 
     def _is_wanted(self, name: str) -> bool:
         """Whether a step whose needs have ended is to run. Raises BranchConditionError."""
         return name in self._unmet and self._holds(name)
 
-    def _holds(self, name: str) -> bool:
-        planned = self._plan.steps[name]
-        if planned.condition is None or planned.step.when is None:
-            return True
-        tensor = self._values.get(planned.condition)
-        if tensor is None:
-            message = f"the request has no {planned.condition.name}, which decides if it runs"
-            raise BranchConditionError(name, message)
-        return holds(name, planned.step.when, tensor)
+    def _holds(self, name: str, producer: str | None = None) -> bool:
+        """Whether the conditions of a step hold; with `producer` those alone that compare a value of it."""
+        for ref, comparison in self._plan.steps[name].conditions:
+            if producer is not None and ref.producer != producer:
+                continue
+            tensor = self._values.get(ref)
+            if tensor is None:
+                raise BranchConditionError(name, f"the request has no {ref.name}, which decides if it runs")
+            if not holds(name, comparison, tensor):
+                return False
+        return True
 
     def _skip(self, name: str) -> None:
         """A step will not run; nor will those that need it, or that only it would have read."""
         if self._unmet.pop(name, None) is None:
             return
         planned = self._plan.steps[name]
+        self._skipped.add(name)
         self._read(planned)
         for dependent in self._plan.dependents[name]:
-            self._skip(dependent)
+            if self._plan.steps[dependent].lacks(self._skipped):
+                self._skip(dependent)
+            else:
+                self._meet(dependent)
         for need in planned.needs:
             self._uses[need] -= 1
             if not self._uses[need]:
@@ -184,10 +209,8 @@ class GraphRun:
 
     def _read(self, planned: PlannedStep) -> None:
         """A step needs its inputs no more."""
-        for _, ref in planned.inputs:
+        for ref in planned.sources:
             self._values.done(ref)
-        if planned.condition:
-            self._values.done(planned.condition)
 
     async def _run_step(self, name: str) -> str:
         started = self._clock()

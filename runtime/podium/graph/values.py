@@ -1,6 +1,6 @@
 """The values of one run of a graph: tensors handed from step to step without a copy, released after the last reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from podium.graph.errors import MissingOutputError
 from podium.graph.plan import REQUEST, GraphPlan, ValueRef
@@ -34,6 +34,10 @@ class Values:
     def get(self, ref: ValueRef) -> Tensor | None:
         """The tensor, borrowed until `done` has been called for it; None where there is none."""
         return self._request.get(ref.name) if ref.producer == REQUEST else self._owned.get(ref)
+
+    def first(self, refs: Sequence[ValueRef]) -> Tensor | None:
+        """The first of them that has a value."""
+        return next((tensor for ref in refs if (tensor := self.get(ref)) is not None), None)
 
     def done(self, ref: ValueRef) -> None:
         """One reader of the value needs it no more, or will never need it."""

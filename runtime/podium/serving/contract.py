@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 from podium.errors import InvalidInput
 from podium.graph.plan import REQUEST, ValueRef
 from podium.ipc.tensor import Tensor
 from podium_crds.assignment import Graph, Member, Revision
+from podium_crds.graph import comparisons
 from podium_crds.tensors import DType, TensorSpec
 
 Layout = tuple[str | int, ...]
@@ -100,18 +101,30 @@ def _of_graph(graph: Graph, members: Mapping[str, Member]) -> Contract:
     for step in graph.steps:
         declared = {spec.name: spec for spec in members[step.model].inputs}
         for source in step.inputs:
-            ref = ValueRef.parse(source.source)
-            if ref.producer == REQUEST:
+            for ref in (ref for origin in source.origins if (ref := ValueRef.parse(origin)).producer == REQUEST):
                 inputs[ref.name] = _stricter(inputs.get(ref.name), _named(declared.get(source.name), ref.name))
-        if step.when and (ref := ValueRef.parse(step.when.source)).producer == REQUEST:
-            inputs.setdefault(ref.name, None)
+        for comparison in comparisons(step):
+            if (ref := ValueRef.parse(comparison.source)).producer == REQUEST:
+                inputs.setdefault(ref.name, None)
     outputs: dict[str, TensorSpec | None] = {}
     for output in graph.outputs:
-        ref = ValueRef.parse(output.source)
-        made = members[steps[ref.producer].model].outputs if ref.producer in steps else ()
-        known = inputs.get(ref.name) if ref.producer == REQUEST else None
-        outputs[output.name] = _named(next((spec for spec in made if spec.name == ref.name), known), output.name)
+        alternatives = []
+        for ref in map(ValueRef.parse, output.origins):
+            if ref.producer == REQUEST:
+                inputs.setdefault(ref.name, None)
+            made = members[steps[ref.producer].model].outputs if ref.producer in steps else ()
+            known = inputs[ref.name] if ref.producer == REQUEST else None
+            alternatives.append(next((spec for spec in made if spec.name == ref.name), known))
+        outputs[output.name] = _named(reduce(_looser, alternatives), output.name)
     return Contract(inputs, outputs)
+
+
+def _looser(left: TensorSpec | None, right: TensorSpec | None) -> TensorSpec | None:
+    """What either may be: a dimension is fixed where both are, and the same."""
+    if left is None or right is None:
+        return None
+    shape = tuple(a if a == b else -1 for a, b in zip(left.shape, right.shape, strict=True))
+    return left.model_copy(update={"shape": shape})
 
 
 def _named(spec: TensorSpec | None, name: str) -> TensorSpec | None:

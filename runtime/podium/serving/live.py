@@ -35,7 +35,7 @@ class LiveRevision:
         self.step_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         """Step of a pipeline → how long it took."""
         self.in_flight = 0
-        self._plan = GraphPlan.of(spec.graph) if spec.graph else None
+        self._plan = GraphPlan.of(spec.graph, spec.members) if spec.graph else None
         self._paces = Paces(self._plan) if self._plan else None
         self._members = {member.name: member for member in spec.members}
         self._on_idle: Callable[[], None] | None = None
@@ -48,7 +48,7 @@ class LiveRevision:
     def retune(self, spec: Revision) -> None:
         """Takes on a spec that loads the same members: timeouts, retries, digests."""
         self.spec = spec
-        self._plan = GraphPlan.of(spec.graph) if spec.graph else None
+        self._plan = GraphPlan.of(spec.graph, spec.members) if spec.graph else None
         self._members = {member.name: member for member in spec.members}
 
     def enter(self) -> None:
@@ -104,7 +104,7 @@ class LiveRevision:
         def open_stream(step: str, given: Mapping[str, Tensor], due: float) -> StreamedAnswer:
             return self._stream_of(plan.steps[step].step.model, given, request_id, due)
 
-        return PipelineStream(plan, run, self._streaming, open_stream)
+        return PipelineStream(run, self._streaming, open_stream)
 
     @property
     def _streaming(self) -> frozenset[str]:

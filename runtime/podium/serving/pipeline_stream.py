@@ -8,7 +8,7 @@ from typing import Protocol, Self
 from podium.errors import StreamingMismatch
 from podium.graph.errors import StepError
 from podium.graph.executor import GraphRun
-from podium.graph.plan import GraphPlan
+from podium.graph.plan import ValueRef
 from podium.ipc.tensor import Tensor
 from podium.serving.streamed import StreamedAnswer
 from podium.serving.streams import Outputs
@@ -28,9 +28,8 @@ class PipelineStream:
     ends in a step which does not stream, the whole answer is the one chunk.
     """
 
-    def __init__(self, plan: GraphPlan, run: GraphRun, streaming: frozenset[str], open_stream: Open) -> None:
+    def __init__(self, run: GraphRun, streaming: frozenset[str], open_stream: Open) -> None:
         """`streaming`: those of the plan's last steps that stream. The run is owned from here on."""
-        self._plan = plan
         self._run = run
         self._streaming = streaming
         self._open = open_stream
@@ -38,6 +37,8 @@ class PipelineStream:
         self._answer: StreamedAnswer | None = None
         self._outputs: Outputs = {}
         """Leased, until the chunk that they are in has been delivered."""
+        self._streamed: dict[str, ValueRef] = {}
+        """Outputs that the chunks carry, and their names there."""
         self._has_begun = False
 
     async def read(self) -> list[Outputs]:
@@ -72,6 +73,9 @@ class PipelineStream:
             )
         self._outputs = self._run.outputs()
         if wanted:
+            self._streamed = self._run.outputs_of(wanted[0])
+            for name in self._streamed.keys() & self._outputs.keys():
+                self._outputs.pop(name).release()  # another source, for requests that this step is not called for
             self._start(wanted[0])
         self._run.release()
         chunks = [self._named(chunk) for chunk in await self._chunks()]
@@ -99,11 +103,7 @@ class PipelineStream:
 
     def _named(self, chunk: Outputs) -> Outputs:
         """A chunk of the last step by the names of the pipeline's outputs; others are nobody's."""
-        return {
-            name: chunk[ref.name]
-            for name, ref in self._plan.outputs
-            if ref.producer == self._step and ref.name in chunk
-        }
+        return {name: chunk[ref.name] for name, ref in self._streamed.items() if ref.name in chunk}
 
     def _release(self) -> None:
         while self._outputs:
