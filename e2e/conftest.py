@@ -28,10 +28,13 @@ _ORDER = (
     "test_cluster_smoke",
     "test_first_light",
     "test_version_swap",
+    "test_surges",
+    "test_steps",
     "test_failures",
     "test_restarts",
     "test_node_drain",
     "test_gpu_scheduling",
+    "test_control_plane",
     "test_chart",
 )
 

@@ -11,7 +11,7 @@ from e2e.support.models import Scaler
 from e2e.support.namespaces import Space
 from e2e.support.served import Served
 from e2e.support.store import archive, digest
-from e2e.support.swaps import STEADY
+from e2e.support.swaps import INSTANCES, LONG_S, STEADY
 from e2e.support.waiting import eventually
 
 
@@ -81,6 +81,42 @@ def test_a_correction_after_a_failure_is_rolled_out(space: Space) -> None:
     served.apply(Scaler(scale=5))
     served.ready()
     assert served.answer(2)[0] == 10
+
+
+def test_a_version_whose_workers_die_after_the_flip_is_taken_back(space: Space) -> None:
+    """Only the bad version's requests fail, each with a 503 to be tried again; none does once the old one is back."""
+    first = Scaler(instances=INSTANCES)
+    served = space.served(first)
+    old, before = served.current(), served.identities()
+    with served.load(long_s=LONG_S) as probe:
+        probe.wait_for_successes(STEADY, timeout=60)
+        applied = time.time()
+        served.apply(first.at(3, fault="dies"))
+        item = served.settled("UpToDate", "False", "RolledBack", timeout=120)
+        eventually(
+            "the old one serves",
+            lambda: served.get()["status"]["currentRevision"],
+            lambda name: name == old,
+            timeout=60,
+        )
+        back, scales = time.time(), served.scales()
+        probe.wait_for_successes(STEADY, timeout=60, after=back)
+        ledger = probe.stop()
+    print(ledger.told())
+    print("rolled back:", condition(item, "Progressing"))
+    assert ledger.lost == 0
+    assert ledger.failed != [], "the bad version was asked nothing: nothing is proven"
+    bad = min(entry.sent_at for entry in ledger.failed)
+    print(
+        f"first failure {bad - applied:.1f} s after the change, "
+        f"last {max(entry.done_at for entry in ledger.failed) - bad:.1f} s later"
+    )
+    verdicts.bodies_match(ledger, scales)
+    verdicts.never_back(ledger, back, old)
+    assert ledger.between(back, float("inf")).failed == []
+    for entry in ledger.failed:
+        assert (entry.status, entry.retry_after is not None) == (503, True), entry.told()
+    assert served.identities() == before
 
 
 def test_an_artifact_overwritten_before_scaling_up_is_a_digest_mismatch(space: Space) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from e2e.probers.probe import Probe
 from e2e.support.models import Chain, Scaler
 from e2e.support.namespaces import Space
-from e2e.support.swaps import INSTANCES, flawless, swap
+from e2e.support.served import Served
+from e2e.support.swaps import INSTANCES, flawless, newest, swap
+from e2e.support.waiting import eventually
 
 RESOURCES: dict[str, tuple[Scaler | Chain, Scaler | Chain]] = {
     "model": (Scaler(scale=2, instances=INSTANCES), Scaler(scale=3, instances=INSTANCES)),
@@ -31,3 +34,30 @@ def test_going_back_to_the_version_before_fails_no_request(space: Space) -> None
     back = swap(served, first)
     flawless(back)
     assert served.answer(3)[0] == 6
+
+
+def test_a_swap_called_off_and_one_overtaken_while_loading_fail_no_request(space: Space) -> None:
+    """A→B→A and then A→C→D, each changed while the version in between loads in the first of two pods."""
+    first = Scaler(scale=2, instances=INSTANCES, replicas=2)
+    served = space.served(first)
+    for between, wanted in ((first.at(3, loadSeconds=4), first), (first.at(4, loadSeconds=4), first.at(5))):
+        old, before = served.current(), served.identities()
+        passing: dict[str, float] = {}
+
+        def overtaken(
+            _: Probe, old: str = old, wanted: Scaler = wanted, passing: dict[str, float] = passing
+        ) -> dict[str, float]:
+            eventually("a candidate loads", lambda: loading(served), bool, timeout=60, every=0.05)
+            passing |= newest(served, old)
+            served.apply(wanted)
+            return passing
+
+        result = swap(served, between, overtaken)
+        flawless(result, passing)
+        assert served.identities() == before
+        assert served.answer(3)[0] == 3 * wanted.scale
+
+
+def loading(served: Served) -> bool:
+    """Whether a pod loads something."""
+    return any(each["state"] == "Loading" for pod in served.pods() for each in served.report(pod)["revisions"])

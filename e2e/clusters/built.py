@@ -16,7 +16,7 @@ from pathlib import Path
 from . import apiserver, debian, images, loading, network, nodes, teardown, toolchain
 from .base import ClusterError
 from .certs import Authority
-from .daemons import start_time
+from .daemons import Daemon, start_time
 from .kubectl import kubectl, set_extended_resource
 from .paths import state_dir
 from .shell import locked, say, wait_for
@@ -100,6 +100,10 @@ class BuiltCluster:
     def set_extended_resource(self, node: str, resource: str, count: int) -> None:
         """See `base.Cluster`."""
         set_extended_resource(self.kubeconfig, node, resource, count)
+
+    def api_server(self) -> Daemon:
+        """The process of the API server, for tests that halt it."""
+        return next(each for each in self._daemons.recorded() if each.name == "kube-apiserver")
 
     def _start(self) -> None:
         teardown.claim(self._site)

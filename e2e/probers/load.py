@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .events import broken
 from .http1 import Answer, Client, Request, RequestError
 from .ledger import Entry, Summary
 
@@ -30,7 +31,7 @@ class Load:
     body: str
     long_path: str = ""
     long_body: str = ""
-    """Empty: no long requests."""
+    """Empty: no long requests. They may be answered in one piece or as server-sent events."""
     rate_per_s: float = 20.0
     clients: int = 10
     long_clients: int = 4
@@ -93,6 +94,8 @@ class Sender:
             answer = await client.send(request)
         except RequestError as exc:
             error = str(exc)
+        else:
+            error = broken(answer)
         entry = Entry(
             number=number,
             client=name,

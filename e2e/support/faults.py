@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from .agents import Agent, Process
-from .installation import Installation
+from .installation import RELEASE, Installation
 from .kubectl import Object
 from .served import Served, is_ready, restarts
 from .waiting import eventually
@@ -21,6 +21,20 @@ _WATCH_DELAY_S = 0.15
 def operator_process(installation: Installation, agents: dict[str, Agent]) -> tuple[Agent, Process]:
     """The operator's PID 1 and the agent of its node, ready to be signalled at once."""
     pod = installation.operator()
+    agent = agents[pod["spec"]["nodeName"]]
+    return agent, agent.init(pod)
+
+
+def leader(installation: Installation) -> str:
+    """Name of the operator's pod that leads, empty where none does."""
+    holder = installation.kubectl.get("lease", RELEASE)["spec"].get("holderIdentity") or ""
+    return str(holder).rpartition("_")[0]
+
+
+def leading_process(installation: Installation, agents: dict[str, Agent]) -> tuple[Agent, Process]:
+    """PID 1 of the operator's pod that leads, and the agent of its node."""
+    name = eventually("an operator leads", lambda: leader(installation), bool, timeout=60)
+    pod = installation.kubectl.get("pod", name)
     agent = agents[pod["spec"]["nodeName"]]
     return agent, agent.init(pod)
 
@@ -70,7 +84,7 @@ def kill_container(served: Served, pod: Object, agent: Agent) -> float:
 
 @dataclass(slots=True)
 class KillInPromotion:
-    """Kills the operator while it promotes the next revision: after the ConfigMap, and after `flips` pods took it.
+    """Kills or halts the operator while it promotes the next revision: after the ConfigMap, and after `flips` pods.
 
     From the moment when every pod has loaded the candidate, the operator runs a few milliseconds at a time, so that
     the moment is found, not guessed. Make it before the change is applied; `strike` after.
@@ -83,11 +97,13 @@ class KillInPromotion:
     old: str
     known: frozenset[str]
     """Revisions that the pods held before the change."""
+    number: signal.Signals = signal.SIGKILL
+    """What it is struck with; SIGSTOP leaves it to be woken later."""
     flipped: int = -1
-    """How many pods had flipped when the operator died."""
+    """How many pods had flipped when the operator was struck."""
 
     def strike(self) -> None:
-        """Return once the operator is dead."""
+        """Return once the operator is dead, or halted."""
         pods = self.served.pods()
         eventually("every pod has loaded", lambda: all(map(self._loaded, pods)), bool, timeout=120, every=0.05)
         deadline = time.monotonic() + 60
@@ -96,7 +112,7 @@ class KillInPromotion:
         while (flipped := sum(map(self._flipped, pods))) < self.flips:
             assert time.monotonic() < deadline, "the operator never pushed"
             _slice(self.agent, self.operator)
-        self.agent.send(self.operator, signal.SIGKILL)
+        self.agent.send(self.operator, self.number)
         self.flipped = flipped
 
     def _until_written(self, deadline: float) -> None:
@@ -123,10 +139,12 @@ class KillInPromotion:
         return bool(self.served.report(pod)["promoted"] != self.old)
 
 
-def kill_in_promotion(served: Served, operator: tuple[Agent, Process], flips: int) -> KillInPromotion:
-    """Prepare to kill the operator in the promotion that follows the next change."""
+def kill_in_promotion(
+    served: Served, operator: tuple[Agent, Process], flips: int, number: signal.Signals = signal.SIGKILL
+) -> KillInPromotion:
+    """Prepare to strike the operator in the promotion that follows the next change."""
     known = frozenset(each["name"] for pod in served.pods() for each in served.report(pod)["revisions"])
-    return KillInPromotion(served, *operator, flips, served.current(), known)
+    return KillInPromotion(served, *operator, flips, served.current(), known, number)
 
 
 def _slice(agent: Agent, process: Process) -> None:

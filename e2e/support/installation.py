@@ -72,7 +72,9 @@ class Installation:
             "operator.logLevel=DEBUG",
             *values,
         ]
-        sets = [argument for pair in pairs for argument in ("--set-string", pair)]
+        # What is a number in the chart's schema must not become text.
+        kinds = ["--set" if pair.partition("=")[2].isdecimal() else "--set-string" for pair in pairs]
+        sets = [argument for kind, pair in zip(kinds, pairs, strict=True) for argument in (kind, pair)]
         wait = ["--create-namespace", "--wait", "--timeout=3m"]
         self.helm("upgrade", "--install", RELEASE, str(_CHART), *wait, *sets)
 

@@ -11,8 +11,12 @@ CODE = "scaler-code"
 """Name of the ConfigMap with the code of every test model."""
 
 MODEL_PY = '''\
-"""Multiplies x by `scale`; each row may ask for a delay in seconds, and a negative one ends the process."""
+"""Multiplies x by `scale`; each row may ask for a delay in seconds, and a negative one ends the process.
 
+Inputs above 0 are clients', for warming up is done with zeros: the faults below are meant for them alone.
+"""
+
+import asyncio
 import os
 import signal
 import time
@@ -26,15 +30,33 @@ class Model:
         if ctx.parameters.get("failLoad"):
             raise RuntimeError("this version was told to fail its load")
         self.scale = float(ctx.parameters["scale"])
+        self.fault = ctx.parameters.get("fault", "")
+        self.slow_s = float(ctx.parameters.get("slowSeconds", 0))
 
     def infer(self, inputs):
         delay = float(np.max(inputs["delay"]))
-        if delay < 0:
+        asked = bool(np.max(inputs["x"]) > 0)
+        if delay < 0 or (asked and self.fault == "dies"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if asked and self.fault == "raises":
+            raise RuntimeError("this version was told to fail its requests")
+        delay = max(delay, self.slow_s)
         if delay:
             time.sleep(delay)
         return {"y": (inputs["x"] * self.scale).astype(np.float32)}
+
+    async def infer_stream(self, inputs):
+        pause = float(np.max(inputs["delay"])) / 7
+        y = (inputs["x"] * self.scale).astype(np.float32)
+        for _ in range(7):
+            await asyncio.sleep(pause)
+            yield {"y": y}
 '''
+
+
+def shape(mark: str) -> dict[str, Any]:
+    """Fields of a spec that need new pods and change nothing else: an environment variable."""
+    return {"env": [{"name": "E2E_SHAPE", "value": mark}]}
 
 
 def code() -> dict[str, Any]:
@@ -110,10 +132,15 @@ class Chain:
     replicas: int = 1
     propagation_seconds: int = 3
     instances: int = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def with_replicas(self, replicas: int) -> Chain:
         """The same with another number of pods."""
         return replace(self, replicas=replicas)
+
+    def with_spec(self, **fields: Any) -> Chain:
+        """With further fields of the spec, in wire names."""
+        return replace(self, extra={**self.extra, **fields})
 
     @property
     def scale(self) -> int:
@@ -143,5 +170,6 @@ class Chain:
             "replicas": self.replicas,
             "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "20m", "memory": "128Mi"}},
             "rollout": {"propagationSeconds": self.propagation_seconds, "drainTimeoutSeconds": 30},
+            **self.extra,
         }
         return {"apiVersion": API_VERSION, "kind": "InferencePipeline", "metadata": {"name": self.name}, "spec": spec}

@@ -1,4 +1,4 @@
-"""The wire of the test models: Open Inference Protocol v2 as JSON."""
+"""The wire of the test models: Open Inference Protocol v2 as JSON, and named tensors in server-sent events."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+from e2e.probers.events import events
 from e2e.probers.http1 import Answer, Client, Request
 from e2e.probers.load import NUMBER, Load
 
@@ -26,15 +27,48 @@ def body(number: object, delay: float = 0) -> str:
 
 def number(text: str) -> float:
     """The number in an answer; raises what `probers.ledger.Numbers` names."""
+    if text.startswith("data:"):
+        return _streamed(text)
     outputs = json.loads(text)["outputs"]
     (value,) = next(output for output in outputs if output["name"] == "y")["data"]
     return float(value)
 
 
-def load(host: str, port: int, name: str, *, long_s: float = 0.0) -> Load:
-    """20 requests a second from 10 clients, and 4 clients with requests of `long_s` back to back unless that is 0."""
-    long_body = body(NUMBER, long_s) if long_s else ""
-    return Load(host=host, port=port, path=path(name), body=body(NUMBER), long_body=long_body, timeout_s=15.0)
+def load(host: str, port: int, name: str, *, long_s: float = 0.0, streams: bool = False) -> Load:
+    """20 requests a second from 10 clients, and 4 clients with requests of `long_s` back to back unless that is 0.
+
+    With `streams` the long ones are answered in chunks over that time.
+    """
+    where, long_body = "", body(NUMBER, long_s) if long_s else ""
+    if long_body and streams:
+        where, long_body = f"/v1/models/{name}:stream", stream_body(NUMBER, long_s)
+    return Load(
+        host=host,
+        port=port,
+        path=path(name),
+        body=body(NUMBER),
+        long_path=where,
+        long_body=long_body,
+        timeout_s=15.0,
+    )
+
+
+def stream_body(value: object, over_s: float) -> str:
+    """One row to be answered in chunks over that many seconds; `value` may be a placeholder."""
+    return json.dumps({"inputs": {"x": [["@"]], "delay": [[over_s]]}}).replace('"@"', str(value))
+
+
+def _streamed(text: str) -> float:
+    """The number that every chunk of a whole stream carries."""
+    chunks = [json.loads(event.data)["outputs"]["y"]["data"] for event in events(text) if not event.name]
+    found = {float(value) for data in chunks for value in _flat(data)}
+    if len(found) != 1:
+        raise ValueError(f"chunks of one stream carry {sorted(found)}")
+    return found.pop()
+
+
+def _flat(data: Any) -> list[Any]:
+    return [value for each in data for value in _flat(each)] if isinstance(data, list) else [data]
 
 
 def ask(host: str, port: int, name: str, value: float, *, delay: float = 0, timeout_s: float = 30.0) -> Answer:

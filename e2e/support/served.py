@@ -98,9 +98,9 @@ class Served:
         return str(service["spec"]["clusterIP"]), url.port or 80
 
     def load(self, *, long_s: float = 0.0) -> Probe:
-        """A prober of its Service."""
+        """A prober of its Service. A model is asked for streams that last `long_s`, a pipeline for long answers."""
         host, port = self.address()
-        return Probe(oip.load(host, port, self.name, long_s=long_s))
+        return Probe(oip.load(host, port, self.name, long_s=long_s, streams=self.kind == "inferencemodel"))
 
     def answer(self, value: float = 1.0) -> tuple[float, str]:
         """The number and revision of one answer through the Service."""

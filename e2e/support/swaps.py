@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from e2e.probers.ledger import Ledger
@@ -13,13 +13,17 @@ from . import verdicts
 from .kubectl import Object
 from .models import Chain, Scaler
 from .served import Served
+from .waiting import eventually
 from .watching import Watch
 
 STEADY = 40
 """Successes that make a steady state: two seconds of load."""
 LONG_S = 0.7
 INSTANCES = 6
-"""More workers than long requests at a time, so that short ones never wait for long ones."""
+"""More workers than long requests at a time, so that short ones never wait for a pipeline's long ones."""
+
+Meanwhile = Callable[[Probe], Mapping[str, float] | None]
+"""What is done in the middle of a swap; revisions that only live there may be handed back with their factors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,28 @@ class Swap:
 
     def told(self) -> str:
         """For the log of the run."""
-        steady = self.ledger.between(0, self.started).of("request")
-        during = self.ledger.between(self.started, self.finished).of("request")
+        steady, during = self.steady.quantile_s(0.99), self.during.quantile_s(0.99)
+        took = self.finished - self.started
         return (
-            f"{self.ledger.told()}\nswap {self.finished - self.started:.1f} s; p99 before "
-            f"{steady.quantile_s(0.99) * 1e3:.0f} ms, during {during.quantile_s(0.99) * 1e3:.0f} ms"
+            f"{self.ledger.told()}\nswap {took:.1f} s; p99 before {steady * 1e3:.0f} ms, during {during * 1e3:.0f} ms"
         )
 
+    @property
+    def steady(self) -> Ledger:
+        """Short requests sent before the change."""
+        return self.ledger.between(0, self.started).of("request")
 
-def swap(served: Served, wanted: Scaler | Chain, meanwhile: Callable[[Probe], None] | None = None) -> Swap:
-    """Load, apply `wanted`, do something `meanwhile`, wait until Ready, and load on until it is steady again."""
+    @property
+    def during(self) -> Ledger:
+        """Short requests sent from the change until the resource was Ready again."""
+        return self.ledger.between(self.started, self.finished).of("request")
+
+
+def swap(served: Served, wanted: Scaler | Chain, meanwhile: Meanwhile | None = None) -> Swap:
+    """Load, apply `wanted`, do something `meanwhile`, wait until Ready, and load on until it is steady again.
+
+    `meanwhile` may apply something else: the end is whatever is then the newest.
+    """
     old = served.current()
     scales = served.scales()
     before = served.identities()
@@ -66,8 +82,12 @@ def swap(served: Served, wanted: Scaler | Chain, meanwhile: Callable[[Probe], No
         started = time.time()
         served.apply(wanted)
         if meanwhile is not None:
-            meanwhile(probe)
+            scales |= meanwhile(probe) or {}
         served.ready(timeout=180)
+        # Ready is said of the pods that stay; those of before may still answer on connections that they are closing.
+        eventually(
+            "the pods of before are gone", lambda: len(served.pods()), lambda left: left == wanted.replicas, timeout=90
+        )
         finished = time.time()
         probe.wait_for_successes(STEADY, timeout=60, after=finished)
         scales |= served.scales()
@@ -88,14 +108,42 @@ def swap(served: Served, wanted: Scaler | Chain, meanwhile: Callable[[Probe], No
     return result
 
 
-def flawless(result: Swap) -> None:
-    """The claim: nothing failed, each body is its revision's, both answered, capacity never fell, the same pods."""
+def newest(served: Served, old: str) -> dict[str, float]:
+    """The revision that is being rolled out, once there is one besides `old`, with its factor."""
+
+    def asked() -> dict[str, float]:
+        wanted = served.get()["status"].get("updateRevision")
+        return {name: scale for name, scale in served.scales().items() if name == wanted and name != old}
+
+    return eventually("a new revision is in status", asked, bool, timeout=30)
+
+
+def until_answered_by_another(probe: Probe, old: str, *, timeout: float = 120.0) -> None:
+    """Return once a request was answered by another revision than `old`."""
+    probe.wait(
+        lambda entries: any(entry.ok and entry.revision != old for entry in entries),
+        what=f"an answer of another revision than {old}",
+        timeout=timeout,
+    )
+
+
+def unnoticed(result: Swap, passing: Mapping[str, float] | None = None) -> None:
+    """The claim: nothing failed, each body is its revision's, old and new answered, capacity never fell.
+
+    Revisions in `passing` were overtaken: they may have answered, and need not have.
+    """
     verdicts.nothing_failed(result.ledger)
     verdicts.bodies_match(result.ledger, result.scales)
-    verdicts.answered_by(result.ledger, {result.old, result.new})
+    answered = set(result.ledger.by_revision()) - (set(passing or ()) - {result.old, result.new})
+    assert answered == {result.old, result.new}, f"{answered} answered, expected {result.old} and {result.new}"
     verdicts.never_back(result.ledger, result.finished, result.new)
     assert result.routable, "no EndpointSlice was seen"
     assert min(result.routable) >= result.replicas, f"ready endpoints fell below {result.replicas}: {result.routable}"
+
+
+def flawless(result: Swap, passing: Mapping[str, float] | None = None) -> None:
+    """The same in place: the pods are the same ones as before."""
+    unnoticed(result, passing)
     uids_before = {name: uid for name, (uid, _) in result.identities_before.items()}
     uids_after = {name: uid for name, (uid, _) in result.identities_after.items()}
     assert uids_before == uids_after, f"pods changed: {uids_before} -> {uids_after}"
