@@ -56,13 +56,15 @@ class Result:
     rows: tuple[Mapping[str, object], ...]
     bars: tuple[Bar, ...]
     notes: tuple[str, ...] = field(default=())
+    command: str = ""
+    """What makes it; empty: `make bench` with its name."""
 
     def write(self) -> Path:
         """Write the result file; returns where."""
         document = {
             "name": self.name,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": f"make bench NAME={self.name}",
+            "command": self.command or f"make bench NAME={self.name}",
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
             "cpu": cpu(),
             "rows": list(self.rows),

@@ -61,7 +61,7 @@ class Swap:
         return self.ledger.between(self.started, self.finished).of("request")
 
 
-def swap(served: Served, wanted: Scaler | Chain, meanwhile: Meanwhile | None = None) -> Swap:
+def swap(served: Served, wanted: Scaler | Chain, meanwhile: Meanwhile | None = None, *, long_s: float = LONG_S) -> Swap:
     """Load, apply `wanted`, do something `meanwhile`, wait until Ready, and load on until it is steady again.
 
     `meanwhile` may apply something else: the end is whatever is then the newest.
@@ -77,7 +77,7 @@ def swap(served: Served, wanted: Scaler | Chain, meanwhile: Meanwhile | None = N
         return False
 
     slices = Watch(served.kubectl, "endpointslices", count, selector=served.selector)
-    with slices, served.load(long_s=LONG_S) as probe:
+    with slices, served.load(long_s=long_s) as probe:
         probe.wait_for_successes(STEADY, timeout=60)
         started = time.time()
         served.apply(wanted)
