@@ -108,8 +108,7 @@ def test_a_canary_is_promoted_step_by_step_and_rolled_back_by_hand(space: Space)
 @pytest.mark.parametrize(
     ("fault", "analysis"),
     [
-        # 1 s is longer than the streams last, which count among the answers, too.
-        ({"slowSeconds": 1}, {"maxP99LatencyPercent": 200, "minRequests": 20}),
+        ({"slowSeconds": 0.3}, {"maxP99LatencyPercent": 200, "minRequests": 20}),
         ({"fault": "raises"}, {"maxErrorPercent": 5, "minRequests": 20}),
     ],
     ids=["slow", "raises"],
@@ -122,7 +121,8 @@ def test_a_canary_that_the_analysis_refuses_gives_its_share_back(
     first = Scaler(scale=2, instances=INSTANCES, rollout=steps)
     served = space.served(first)
     old, before = served.current(), served.identities()
-    with served.load(long_s=LONG_S) as probe:
+    # No streams: their whole length counts among the latencies that are compared, and would hide the slowness.
+    with served.load() as probe:
         probe.wait_for_successes(STEADY, timeout=60)
         served.apply(first.at(3, **fault))
         item = served.settled("Progressing", "False", "AnalysisFailed", timeout=120)
