@@ -126,8 +126,10 @@ def test_a_canary_that_the_analysis_refuses_gives_its_share_back(
         probe.wait_for_successes(STEADY, timeout=60)
         served.apply(first.at(3, **fault))
         item = served.settled("Progressing", "False", "AnalysisFailed", timeout=120)
-        refused = time.time()
         scales, canary = served.scales(), str(item["status"]["updateRevision"])
+        # Status speaks first; a refusal counts from when the pod has it.
+        eventually("the pod gives it nothing", lambda: weight_of(served, canary), lambda weight: weight == 0, timeout=5)
+        refused = time.time()
         probe.wait_for_successes(STEADY, timeout=60, after=refused)
         ledger = probe.stop()
     print(ledger.told(), condition(item, "Progressing"))
@@ -139,6 +141,12 @@ def test_a_canary_that_the_analysis_refuses_gives_its_share_back(
     assert ledger.between(refused, float("inf")).failed == []
     assert served.identities() == before
     assert condition(served.get(), "Available")[0] == "True"
+
+
+def weight_of(served: Served, revision: str) -> int:
+    """The share of a revision in the only pod."""
+    (pod,) = served.pods()
+    return sum(each["weight"] for each in served.report(pod)["revisions"] if each["name"] == revision)
 
 
 def by(ledger: Ledger, revision: str) -> list[Entry]:

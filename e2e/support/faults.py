@@ -28,7 +28,7 @@ def operator_process(installation: Installation, agents: dict[str, Agent]) -> tu
 def leader(installation: Installation) -> str:
     """Name of the operator's pod that leads, empty where none does."""
     holder = installation.kubectl.get("lease", RELEASE)["spec"].get("holderIdentity") or ""
-    return str(holder).rpartition("_")[0]
+    return str(holder).partition("_")[0]
 
 
 def leading_process(installation: Installation, agents: dict[str, Agent]) -> tuple[Agent, Process]:
