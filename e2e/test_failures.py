@@ -84,7 +84,7 @@ def test_a_correction_after_a_failure_is_rolled_out(space: Space) -> None:
 
 
 def test_a_version_whose_workers_die_after_the_flip_is_taken_back(space: Space) -> None:
-    """Only the bad version's requests fail, each with a 503 or a last event of its stream; none once the old is back."""
+    """Only the bad version's requests fail, each told so by a 503 or a last event; none once the old is back."""
     first = Scaler(instances=INSTANCES)
     served = space.served(first)
     old, before = served.current(), served.identities()
