@@ -25,6 +25,8 @@ class Backlog:
     policy: BatchPolicy
     drop: Callable[[Waiting, DeadlineExceeded], None]
     """Told of each request that is not run since it would be late."""
+    room_bytes: Callable[[], int] | None = None
+    """What a batch may take for its inputs and outputs, as of now; None: no limit."""
     max_elements: int | None = None
     _again: "deque[list[Waiting]]" = field(default_factory=deque)
     _unhurried: tuple[float, int] = (inf, 0)
@@ -112,7 +114,8 @@ class Backlog:
             if batch:
                 return batch
         while (head := self._ready_head(now)) is not None:
-            batch = self.queue.take(head, Caps(self.policy.cap.rows, self.max_elements), now)
+            room = None if self.room_bytes is None else self.room_bytes()
+            batch = self.queue.take(head, Caps(self.policy.cap.rows, self.max_elements, room), now)
             if batch := self._in_time(batch, now, is_idle):
                 self._note_turn(batch, now, workers)
                 return batch

@@ -59,6 +59,8 @@ class Waiting:
     priority: int = DEFAULT_PRIORITY
     elements: int = 0
     """Of one row, before padding; counted only where the model limits the elements of a batch."""
+    nbytes: int = 0
+    """Of its inputs, and of its outputs as far as that is known: what a joined batch takes of the arena for it."""
     deaths: int = 0
     """Workers that died after they had begun on it."""
     queued: bool = False
@@ -85,6 +87,8 @@ class Caps(NamedTuple):
     rows: int
     elements: int | None = None
     """Padded elements of all inputs together; None: no limit."""
+    nbytes: int | None = None
+    """Inputs and outputs together; None: no limit."""
 
 
 @dataclass(slots=True)
@@ -240,7 +244,7 @@ class BatchQueue:
         """The head of a line and those behind it that fit with it into the caps. It goes whatever they are."""
         line = self._lines[head.bucket]
         batch: list[Waiting] = []
-        rows = longest = 0
+        rows = longest = nbytes = 0
         while line.live:
             level = line.best(now)[1]
             candidate = level.head()
@@ -248,6 +252,9 @@ class BatchQueue:
                 break
             longest = max(longest, candidate.elements)
             if batch and caps.elements is not None and (rows + candidate.rows) * longest > caps.elements:
+                break
+            nbytes += candidate.nbytes
+            if batch and caps.nbytes is not None and nbytes > caps.nbytes:
                 break
             heapq.heappop(level.heap)
             candidate.queued = False

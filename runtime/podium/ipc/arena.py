@@ -99,6 +99,11 @@ class Arena:
             raise
         return cls(fd, mapping, debug=debug)
 
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that no slot has, whether or not they were promised. They need not lie together."""
+        return self.size_bytes - self._allocator.used_bytes
+
     def allocate(self, nbytes: int, holder: Holder = FRONT_END) -> Buffer:
         """A writable range of exactly `nbytes`, 4 KiB aligned. Raises ArenaExhausted."""
         lease = self.ledger.allocate(nbytes, holder)

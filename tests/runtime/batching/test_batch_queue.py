@@ -109,6 +109,16 @@ def test_a_batch_holds_no_more_padded_elements_than_allowed() -> None:
     assert queue_of(alone).take(alone, Caps(8, 60), 0.0) == [alone], "one request goes whatever it is"
 
 
+def test_a_batch_takes_no_more_bytes_than_there_is_room_for() -> None:
+    requests = [a_request() for _ in range(4)]
+    for request in requests:
+        request.nbytes = 10
+    queue = queue_of(*requests)
+    assert queue.take(requests[0], Caps(8, None, 29), 0.0) == requests[:2]
+    assert queue.take(requests[2], Caps(8, None, 5), 0.0) == [requests[2]], "one request goes whatever it is"
+    assert queue.take(requests[3], Caps(8), 0.0) == [requests[3]]
+
+
 def test_what_is_ahead_of_a_request_is_what_would_be_served_before_it() -> None:
     queue = queue_of(*(a_request(rows=2, deadline=deadline) for deadline in (1, 2, 3, 4)), a_request(priority=1))
     assert queue.rows_ahead(a_request(deadline=2.5)) == 5

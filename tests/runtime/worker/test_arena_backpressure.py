@@ -38,6 +38,25 @@ async def test_requests_beyond_the_arena_are_refused_with_a_time_and_those_let_i
     assert arena.stats().promised_bytes == 0
 
 
+async def test_a_batch_is_formed_no_larger_than_what_the_arena_has_left(groups: GroupMaker) -> None:
+    group = await groups.start(CONTROLLED, batching={"max_batch_size": 8})
+    running = asyncio.create_task(ask(group, np.full((1, 4), BLOCK, np.float32)))
+    await eventually(groups.begun)
+    waiting = [asyncio.create_task(ask(group, np.full((1, SIDE // 4), WORK, np.float32))) for _ in range(6)]
+    await eventually(lambda: group.stats().queue_depth + group.stats().in_flight == 7)
+    in_hand = 6 - group.stats().queue_depth
+    taken = groups.pod.arena.allocate(groups.pod.arena.free_bytes - 2 * SIDE - (64 << 10))
+    try:
+        groups.go()
+        for task in (running, *waiting):
+            await task
+    finally:
+        taken.release()
+    sizes = [rows for _, rows in groups.begun()][1 + bool(in_hand) :]
+    assert sum(sizes) == 6 - in_hand
+    assert max(sizes) <= 2, "two inputs of 500 kB and their outputs are what fits in 2 * SIDE bytes"
+
+
 async def test_promises_end_with_what_was_cancelled_and_what_a_dead_worker_had(groups: GroupMaker) -> None:
     group = await groups.start(CONTROLLED, batching={"max_batch_size": 1})
     running = asyncio.create_task(ask(group, np.full((1, SIDE), BLOCK, np.float32)))
