@@ -7,7 +7,6 @@ Order: halves of failed batches, then the queue. Requests that cannot make their
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf
 
 from podium.batching.policy import BatchPolicy, OpenBatch
 from podium.batching.queue import BatchQueue, Caps, Waiting
@@ -29,15 +28,16 @@ class Backlog:
     """What a batch may take for its inputs and outputs, as of now; None: no limit."""
     max_elements: int | None = None
     _again: "deque[list[Waiting]]" = field(default_factory=deque)
-    _unhurried: tuple[float, int] = (inf, 0)
-    """Seconds that no request has to wait, and the rows waiting up to which that holds."""
+    _unhurried: tuple[float, int] | None = None
+    """Seconds that no request has to wait, and the rows waiting up to which that holds; None: to be worked out."""
     _last_close: tuple[float, float] | None = None
     """When a batch was closed that left others waiting, and how long it was expected to run, per worker."""
 
     @property
     def waiting(self) -> int:
         """Requests."""
-        return len(self.queue) + sum(len(batch) for batch in self._again)
+        again = sum([len(batch) for batch in self._again]) if self._again else 0
+        return self.queue.size + again
 
     @property
     def retries(self) -> Sequence[Sequence[Waiting]]:
@@ -55,16 +55,21 @@ class Backlog:
 
     def is_unhurried(self, waiting: Waiting) -> bool:
         """True where no prediction, however pessimistic, comes near the deadline: one comparison for a request, since
-        `bound_waits` works the bound out once for each turn."""
+        the bound is worked out once for each turn, and only where somebody asks."""
+        if self._unhurried is None:
+            self._unhurried = self._bound_waits()
         bound_s, up_to_rows = self._unhurried
         return waiting.deadline - waiting.arrived > bound_s and self.queue.rows <= up_to_rows
 
-    def bound_waits(self) -> None:
+    def forget_bound(self) -> None:
         """Whatever was predicted before has changed: a run was measured, or rows were taken."""
+        self._unhurried = None
+
+    def _bound_waits(self) -> tuple[float, int]:
         policy = self.policy
         rows = 2 * self.queue.rows + 4 * policy.cap.limit
         batches = rows // max(1, policy.cap.rows) + 3  # those in hand, and the request's own
-        self._unhurried = batches * policy.service.slowest(policy.cap.limit) * policy.stretch, rows
+        return batches * policy.service.slowest(policy.cap.limit) * policy.stretch, rows
 
     def refusal(self, waiting: Waiting, now: float, workers: int, busy_s: float) -> PodiumError | None:
         """Why this request is not worth taking, if so. Microseconds, whatever waits.
@@ -87,7 +92,7 @@ class Backlog:
 
     def next_run_s(self, now: float) -> float | None:
         """What the next batch is expected to take, 0 where that is unknown; None: nothing shall run now."""
-        head = self._again_head() or self._ready_head(now)
+        head = (self._again_head() if self._again else None) or self._ready_head(now)
         if head is None:
             return None
         rows = min(self.policy.cap.rows, self.queue.rows_like(head)) if head.queued else head.rows
@@ -140,7 +145,7 @@ class Backlog:
         return None
 
     def _heads(self, now: float) -> list[Waiting]:
-        return self.queue.heads(now, self._needs_s) if len(self.queue) else []
+        return self.queue.heads(now, self._needs_s) if self.queue.size else []
 
     def _needs_s(self, waiting: Waiting) -> float:
         return self.policy.service.seconds(waiting.bucket, waiting.rows)
@@ -165,7 +170,7 @@ class Backlog:
         would cost the others theirs (Nexus: early drop).
         """
         service, bucket = self.policy.service, batch[0].bucket
-        runs_s = service.seconds(bucket, sum(waiting.rows for waiting in batch))
+        runs_s = service.seconds(bucket, sum([waiting.rows for waiting in batch]))
         late = [waiting for waiting in batch if now + runs_s > waiting.deadline]
         if not late or (is_idle and service.is_stale(now, PROBE_AFTER_S)):
             return batch

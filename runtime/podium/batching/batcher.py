@@ -18,7 +18,7 @@ from podium.ipc.protocol import MAX_INLINE_BYTES
 from podium.ipc.tensor import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GatheredInputs:
     """Inputs of one batch as they are dispatched. `leases` belong to the worker's holder, until its reply or death."""
 

@@ -98,6 +98,8 @@ class Joining:
         rows = [waiting.rows for waiting in answered]
         if self._ragged is None or not self.is_ragged(batch):
             shares = split(outputs, rows)
+            if not self._padding or len(batch) == 1:
+                return shares
             return [self._cropped(share, waiting, batch) for share, waiting in zip(shares, answered, strict=True)]
         joined = {name: tensor for name, tensor in outputs.items() if name in self._ragged.outputs}
         shares = split({name: tensor for name, tensor in outputs.items() if name not in joined}, rows)
@@ -139,10 +141,9 @@ class Joining:
         return {name: Part([Tensor.from_array(array)], array.shape) for name, array in marks.items()}
 
     def _cropped(self, share: dict[str, Tensor], waiting: Waiting, batch: Sequence[Waiting]) -> dict[str, Tensor]:
-        if len(batch) > 1:
-            for entry in self._padding.values():
-                if entry.input in waiting.inputs:
-                    _crop(share, entry, waiting, batch)
+        for entry in self._padding.values():
+            if entry.input in waiting.inputs:
+                _crop(share, entry, waiting, batch)
         return share
 
 
@@ -153,6 +154,8 @@ STACKED = Joining(Batching())
 def padding_of(parts: Mapping[str, Part]) -> tuple[int, int]:
     """Elements of padded inputs as requests brought them, and as the model gets them."""
     padded = [part for part in parts.values() if part.fill is not None]
+    if not padded:
+        return 0, 0
     itemsizes = [NUMPY_DTYPES[part.dtype].itemsize for part in padded]
     real = sum(sum(t.nbytes for t in part.tensors) // size for part, size in zip(padded, itemsizes, strict=True))
     return real, sum(part.nbytes // size for part, size in zip(padded, itemsizes, strict=True))

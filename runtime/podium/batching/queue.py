@@ -129,6 +129,13 @@ class _Line:
     rows: int = 0
     live: int = 0
 
+    def first(self, now: float) -> _Level:
+        """The level that goes first. Only where `live`."""
+        if len(self.levels) == 1:
+            (level,) = self.levels.values()
+            return level
+        return self.best(now)[1]
+
     def best(self, now: float) -> tuple[int, _Level]:
         """The level that goes first and its effective priority. Only where `live`."""
         if len(self.levels) == 1:
@@ -152,11 +159,12 @@ class BatchQueue:
         self.max_size = max_size
         self._lines: dict[Bucket, _Line] = {}
         self._order = count()
-        self._size = 0
+        self.size = 0
+        """Requests that wait, for reading only: `len` takes two calls."""
         self._rows = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[Waiting]:
         """Everyone who waits, in no order."""
@@ -173,8 +181,8 @@ class BatchQueue:
 
     def put(self, waiting: Waiting, retry_after_s: Callable[[], float]) -> None:
         """Adds a new request. Raises QueueFull."""
-        if self._size >= self.max_size:
-            raise QueueFull(f"{self._size} requests wait already, the most that are taken", retry_after_s())
+        if self.size >= self.max_size:
+            raise QueueFull(f"{self.size} requests wait already, the most that are taken", retry_after_s())
         self.restore(waiting)
 
     def restore(self, waiting: Waiting) -> None:
@@ -212,7 +220,7 @@ class BatchQueue:
         """
         if len(self._lines) == 1:
             (line,) = self._lines.values()
-            return [line.best(now)[1].head()]
+            return [line.first(now).head()]
         ranked: list[tuple[int, float, float, int, Waiting]] = []
         for place, line in enumerate(self._lines.values()):
             effective, level = line.best(now)
@@ -246,7 +254,7 @@ class BatchQueue:
         batch: list[Waiting] = []
         rows = longest = nbytes = 0
         while line.live:
-            level = line.best(now)[1]
+            level = line.first(now)
             candidate = level.head()
             if batch and (candidate.alone or rows + candidate.rows > caps.rows):
                 break
@@ -279,7 +287,7 @@ class BatchQueue:
         level.rows += rows
         line.live += sign
         line.rows += rows
-        self._size += sign
+        self.size += sign
         self._rows += rows
 
     def _tidy(self, waiting: Waiting, line: _Line, level: _Level) -> None:

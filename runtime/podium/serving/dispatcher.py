@@ -28,7 +28,7 @@ from podium.serving.ahead import HandAhead
 from podium.serving.answers import Answers
 from podium.serving.expiry import DeadlineWatch
 from podium.serving.hands import Hands, RunningBatch
-from podium.serving.hanging import hung_at
+from podium.serving.hanging import Hangs
 from podium.serving.held_inputs import HeldInputs
 from podium.serving.lane import Lane
 from podium.serving.outcomes import Outcomes, disown
@@ -77,6 +77,7 @@ class Dispatcher:
         self._alarm = PreciseTimer(self.pump)
         self._pump_is_due = False
         self._watch = DeadlineWatch(clock, self._expire, self._deadlines)
+        self._hangs = Hangs(self.hands, lambda: self.member, clock)
         self.tune(member.batching)
 
     @property
@@ -104,6 +105,7 @@ class Dispatcher:
         self._lanes = []
         self._alarm.close()
         self._watch.close()
+        self._hangs.close()
 
     def tune(self, batching: Batching) -> None:
         """Takes effect with the next request and the next batch."""
@@ -122,9 +124,15 @@ class Dispatcher:
         for lane in self._lanes:
             lane.set_weight(LOWEST_SHARE if warming else self.member.batching.device_share)
 
+    def _has_free_worker(self) -> bool:
+        for lane in self._lanes:  # noqa: SIM110 - no generator for each request
+            if lane.has_free_worker():
+                return True
+        return False
+
     def submit(self, waiting: Waiting) -> None:
         """Takes a new request. Raises QueueFull, PredictedLate, DeadlineExceeded: microseconds after it came."""
-        free = any(lane.has_free_worker() for lane in self._lanes)
+        free = self._has_free_worker()
         if (
             not free
             and self.hands
@@ -192,12 +200,17 @@ class Dispatcher:
             now = self.clock()
             self._hand_ahead(now)
             self._set_alarm(now)
-        self.backlog.bound_waits()
+        self.backlog.forget_bound()
         self._note_idle()
+
+    @property
+    def has_work(self) -> bool:
+        """See podium.serving.lane.Work."""
+        return bool(self.backlog.waiting or self._pinned)
 
     def next_run_s(self, instance: Supervisor, now: float) -> float | None:
         """See podium.serving.lane.Work."""
-        if self._pinned.get(instance):
+        if self._pinned and self._pinned.get(instance):
             return 0.0
         return self.backlog.next_run_s(now)
 
@@ -220,11 +233,11 @@ class Dispatcher:
             return None
         running.is_warm_up = pinned is not None
         running.run = hold(running.expected_s)
-        self._watch_for_hang(instance, running)
+        self._hangs.watch(running)
         return running.run
 
     def _why(self, batch: Sequence[Waiting], now: float) -> Closed:
-        if sum(waiting.rows for waiting in batch) >= self.policy.cap.rows:
+        if sum([waiting.rows for waiting in batch]) >= self.policy.cap.rows:
             return Closed.FULL
         delay_s = self.policy.max_delay_s
         if delay_s and any(now - waiting.arrived >= delay_s for waiting in batch):
@@ -246,7 +259,7 @@ class Dispatcher:
 
     def _dispatch(self, instance: Supervisor, batch: list[Waiting], now: float, why: Closed) -> RunningBatch | None:
         """Sends it. None where that was not possible: then the requests are put back, or failed."""
-        expected_s = self.policy.service.seconds(batch[0].bucket, sum(waiting.rows for waiting in batch))
+        expected_s = self.policy.service.seconds(batch[0].bucket, sum([waiting.rows for waiting in batch]))
         try:
             running = self._sender.send(instance, batch, expected_s, now)
         except ArenaExhausted as error:
@@ -272,12 +285,6 @@ class Dispatcher:
             return
         for half in halves(batch):
             self.backlog.run_again(half)
-
-    def _watch_for_hang(self, instance: Supervisor, running: RunningBatch) -> None:
-        """From when it may have begun."""
-        latest = max(waiting.deadline for waiting in running.requests)
-        at = hung_at(self.member, running.began, latest)
-        running.hang_timer = self._loop.call_at(at, instance.kill, f"batch {running.number} hung")
 
     def _ready(self, instance: Supervisor) -> None:
         if instance.restarts and self.warm_up:
@@ -340,7 +347,7 @@ class Dispatcher:
             return
         following.began = now
         following.run = device.hand_over(running.run, following.expected_s, now)
-        self._watch_for_hang(instance, following)
+        self._hangs.watch(following)
 
     def _lane_of(self, instance: Supervisor) -> Lane:
         return next(lane for lane in self._lanes if instance in lane.instances)

@@ -1,6 +1,5 @@
 """`RunningBatch` and what a worker holds: at most two batches, in the order they were given."""
 
-import asyncio
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -32,16 +31,15 @@ class RunningBatch:
     was_ahead: bool = False
     """It was handed over before the worker was free: no hand-off is in its time."""
     is_warm_up: bool = False
-    hang_timer: asyncio.TimerHandle | None = None
+    hung_at: float | None = None
+    """When it has made no progress for too long; None until it may have begun."""
 
     def live(self) -> list[Waiting]:
         """Requests that somebody still waits for."""
         return [waiting for waiting in self.requests if not waiting.future.done()]
 
     def release(self, held: Collection[int] = ()) -> None:
-        """Ends the worker's part in its slots but those whose generation is in `held`, and the watch on it."""
-        if self.hang_timer is not None:
-            self.hang_timer.cancel()
+        """Ends the worker's part in its slots but those whose generation is in `held`."""
         self.inputs.release(held)
         if self.grant is not None and self.grant.lease.slot.generation not in held:
             self.grant.lease.revoke()

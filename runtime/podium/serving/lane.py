@@ -1,6 +1,6 @@
 """`Lane`: the workers of one group on one device, as that device deals with them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 from podium.batching.device import Run
@@ -11,6 +11,10 @@ from podium.serving.supervisor import Supervisor
 
 class Work(Protocol):
     """The dispatcher, as its lanes see it."""
+
+    @property
+    def has_work(self) -> bool:
+        """False where nothing waits, for any worker: one look in place of one for each worker."""
 
     def next_run_s(self, instance: Supervisor, now: float) -> float | None:
         """What the next batch for this worker is expected to take; None: there is none."""
@@ -46,6 +50,8 @@ class Lane:
 
     def next_run_s(self, now: float) -> float | None:
         """For the device: what the next run would take."""
+        if not self._work.has_work:
+            return None
         for instance in self._free():
             if (needs_s := self._work.next_run_s(instance, now)) is not None:
                 return needs_s
@@ -62,11 +68,17 @@ class Lane:
 
     def has_free_worker(self) -> bool:
         """Whether a worker of this lane holds nothing."""
-        return any(True for _ in self._free())
+        hands = self._hands
+        for instance in self.instances:  # noqa: SIM110 - a generator costs more than the look, for each request
+            if instance.ready and instance not in hands:
+                return True
+        return False
 
-    def _free(self) -> Iterator[Supervisor]:
-        count = len(self.instances)
-        for place in range(count):
-            instance = self.instances[(self._turn + place) % count]
-            if instance.ready and instance not in self._hands:
-                yield instance
+    def _free(self) -> list[Supervisor]:
+        """Whose turn it is first. Those whom the caller gives something leave: look again after that."""
+        hands, instances = self._hands, self.instances
+        free = [instance for instance in instances if instance.ready and instance not in hands]
+        if len(free) > 1:
+            first = self._turn % len(instances)
+            free.sort(key=lambda instance: (instances.index(instance) - first) % len(instances))
+        return free
