@@ -20,6 +20,13 @@ Fields = Mapping[bytes, bytes]
 
 ABORT = "podium.abort"
 """ASGI extension: a call that ends the connection at once, whatever is unsent."""
+POUR = "podium.pour"
+"""ASGI extension, a `Pour`."""
+Sink = Callable[[bytes], int]
+"""Takes a piece of a body as far as it has room; returns how many bytes it took. Must not raise."""
+Pour = Callable[[Receive, Sink | None], bool]
+"""Has what comes next of the body that `receive` gives handed to the sink instead, with no message for it, until the
+sink is full or the body ends; None: no more. False where that cannot be: go on with `receive`."""
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 DUMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Self
 
-from podium.http.asgi import Fields, Receive
+from podium.http.asgi import Fields, Pour, Receive
 from podium.http.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, UnsupportedEncodingError
 from podium.http.limits import MIN_BODY_RATE, Limits
 from podium.http.receiving import Receiving
@@ -19,11 +19,15 @@ USE_BINARY = (
 class BodyReader:
     """One request's body, read front to back."""
 
-    def __init__(self, fields: Fields, receive: Receive, limits: Limits, receiving: Receiving) -> None:
-        """Raises UnsupportedEncodingError, and BodyTooLargeError where Content-Length says so already."""
+    def __init__(
+        self, fields: Fields, receive: Receive, limits: Limits, receiving: Receiving, pour: Pour | None = None
+    ) -> None:
+        """Raises UnsupportedEncodingError, and BodyTooLargeError where Content-Length says so already.
+        `pour`: how the connection fills given memory itself, where it can."""
         if (encoding := fields.get(b"content-encoding")) not in IDENTITY:
             raise UnsupportedEncodingError(f"content-encoding {encoding!r} is not taken; expected identity")
         self._receive = receive
+        self._pour = pour
         self._limits = limits
         self._receiving = receiving
         self._held = 0
@@ -88,12 +92,37 @@ class BodyReader:
                     if self._ended:
                         break
                     timeout.extend(self._due())
-                    self._rest = memoryview(await self._chunk())
+                    if self._taken:
+                        position += await self._poured(target[position:], timeout)
+                    else:
+                        self._rest = memoryview(await self._chunk())
                     continue
                 piece = self._rest[: target.nbytes - position]
                 target[position : position + len(piece)] = piece
                 self._rest = self._rest[len(piece) :]
                 position += len(piece)
+        return position
+
+    async def _poured(self, target: memoryview, limit: "_BodyTimeout") -> int:
+        """Has the connection fill `target`, and waits for what it does not take, or for the body's end. Returns how
+        much of it was filled."""
+        position = 0
+
+        def sink(piece: bytes) -> int:
+            nonlocal position
+            count = min(len(piece), target.nbytes - position)
+            target[position : position + count] = piece if count == len(piece) else memoryview(piece)[:count]
+            position += count
+            self._taken += count
+            limit.extend(self._due())
+            return count
+
+        is_poured = self._pour is not None and self._pour(self._receive, sink)
+        try:
+            self._rest = memoryview(await self._chunk())
+        finally:
+            if is_poured and self._pour is not None:
+                self._pour(self._receive, None)
         return position
 
     async def _chunk(self) -> bytes:
@@ -127,7 +156,8 @@ class _BodyTimeout:
 
     def extend(self, due: float) -> None:
         """More has come in."""
-        self._timeout.reschedule(due)
+        if not self._timeout.expired():  # what comes between the expiry and its error does not count
+            self._timeout.reschedule(due)
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from podium.http.access_log import Access, AccessLog
 from podium.http.api_keys import ApiKeys
 from podium.http.asgi import (
+    POUR,
     Answer,
     App,
     Fields,
@@ -209,7 +210,8 @@ class FrontDoor:
         """Body in, model, body out."""
         caller = exchange.caller
         form, answer_as = _forms(exchange.route.form, caller.fields)
-        body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving)
+        pour = exchange.scope.get("extensions", {}).get(POUR)
+        body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving, pour)
         try:
             length = caller.fields.get(HEADER_LENGTH) if form is Form.INFER else None
             if length is not None:

@@ -7,7 +7,7 @@ What it does not bound is bounded here: the head, trailers, chunks, connections,
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from podium.http.asgi import ABORT, Headers, error_answer
+from podium.http.asgi import ABORT, POUR, Headers, Receive, Sink, error_answer
 from podium.http.errors import ErrorAnswer
 from podium.http.limits import HEAD_TIMEOUT_S, MAX_CHUNKS, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from podium.telemetry.logging import get_logger
@@ -27,6 +27,8 @@ HEAD_TIMEOUT = ErrorAnswer(408, "head_timeout", f"the head of the request did no
 TOO_MANY_CONNECTIONS = ErrorAnswer(
     503, "overloaded", f"{MAX_CONNECTIONS} connections are open; close some, or ask another replica", 1.0
 )
+POURED_AT_ONCE = 512 << 10
+"""Bytes that one connection puts into its sink before the loop turns to the others."""
 
 
 class RefusedError(Exception):
@@ -46,7 +48,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._quiet_bytes = 0
         """Bytes since the parser last finished a head or passed on a piece of a body."""
         self._stalled: tuple[object, float] | None = None
-        self._extensions = {ABORT: transport.abort}
+        self._extensions = {ABORT: transport.abort, POUR: self.pour}
+        self._sink: Sink | None = None
+        self._poured = 0
         self._arm_keep_alive()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(TOO_MANY_CONNECTIONS)
@@ -106,13 +110,41 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._quiet_bytes = 0
+        if self._sink is not None:
+            taken = self._sink(body)
+            self._poured += taken
+            if self._poured > POURED_AT_ONCE and not self.flow.read_paused:
+                self.flow.pause_reading()
+                self.loop.call_soon(self._pour_on)
+            if taken == len(body):
+                return
+            self._sink = None
+            body = body[taken:]
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is there; what comes next is a head."""
         self._quiet_bytes = 0
         self._in_head = True
+        self._sink = None
         super().on_message_complete()
+
+    def pour(self, receive: Receive, sink: Sink | None) -> bool:
+        """See podium.http.asgi.Pour: saves what uvicorn makes of a piece, two copies and a turn of the request's task.
+        Only for the body that is coming in now, of which nothing waits to be received."""
+        cycle = self.cycle
+        if getattr(cycle, "receive", None) != receive:
+            return False
+        if sink is not None and (not cycle.more_body or cycle.body or cycle.response_complete or cycle.disconnected):
+            return False
+        self._sink = sink
+        return True
+
+    def _pour_on(self) -> None:
+        """The others had their turn."""
+        self._poured = 0
+        if self._sink is not None:  # otherwise whoever receives next goes on reading
+            self.flow.resume_reading()
 
     def expire(self, now: float) -> None:
         """Ends a connection that has begun a request, or trickles on after one, and does not get on. Called every
