@@ -20,6 +20,8 @@ ANNOTATION_TEMPLATE_VERSION = f"{GROUP}/template-version"
 
 DATA_PORT = 8080
 ADMIN_PORT = 8081
+GRPC_PORT = 8082
+"""Of the pod and of its Service, where `exposure.grpc` asks for it."""
 
 ADMIN_ASSIGNMENT_PATH = "/admin/v1/assignment"
 """Admin port: PUT an Assignment as JSON that names the pod's UID. 2xx: accepted and durable in the pod; 401: wrong

@@ -209,6 +209,15 @@ class ModelDefinition(Ruled):
 class InferenceModelSpec(ModelDefinition, ServingSpec):
     """What to serve and how."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.engine != 'VLLM' || !has(self.exposure) || !has(self.exposure.grpc) || !self.exposure.grpc",
+            message="engine: VLLM takes no named tensors, which are what gRPC carries: remove exposure.grpc, and ask "
+            "the OpenAI routes",
+            holds=lambda spec: spec.engine is not EngineKind.VLLM or not spec.exposure.grpc,
+        ),
+    )
+
 
 class InferenceModel(Lenient):
     """A model served by pods that batch requests and move tensors through shared memory; a change of it swaps versions

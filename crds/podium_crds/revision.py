@@ -55,7 +55,8 @@ SHAPE_FIELDS = frozenset(
     }
 )
 """What needs a new pod. The Secret with the API keys is mounted by its name, so another name is another mount; what is
-in it changes without one. So do the names of the credential Secrets of the members, since pods mount them."""
+in it changes without one. So do the names of the credential Secrets of the members, since pods mount them. gRPC is a
+port of the container and a listener of its process."""
 
 LOAD_FIELDS = frozenset(
     {

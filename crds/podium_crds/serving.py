@@ -165,10 +165,16 @@ class Exposure(Strict):
 
     auth: Auth = Auth()
     """Who may ask for inference."""
+    grpc: bool = False
+    """Whether the pods and the Service also answer the Open Inference Protocol over gRPC, on port 8082."""
 
 
 def _no_reserved_labels(spec: "ServingSpec") -> bool:
     return not any(key.startswith(("podium.dev/", "app.kubernetes.io/")) for key in spec.pod_metadata.labels)
+
+
+def _one_grpc_port(spec: "ServingSpec") -> bool:
+    return not spec.exposure.grpc or all(entry.name != "PODIUM_GRPC_PORT" for entry in spec.env)
 
 
 class ServingSpec(Ruled):
@@ -247,5 +253,11 @@ class ServingSpec(Ruled):
             message="podMetadata.labels holds a key under podium.dev/ or app.kubernetes.io/, which the operator sets: "
             "use a prefix of your own",
             holds=_no_reserved_labels,
+        ),
+        Rule(
+            cel="!has(self.exposure) || !has(self.exposure.grpc) || !self.exposure.grpc || !has(self.env) || "
+            "self.env.all(entry, entry.name != 'PODIUM_GRPC_PORT')",
+            message="exposure.grpc sets PODIUM_GRPC_PORT: remove it from env, or remove exposure.grpc",
+            holds=_one_grpc_port,
         ),
     )

@@ -21,7 +21,7 @@ class Endpoint(Lenient):
     """One way to reach the model."""
 
     name: Name
-    """What is spoken there: predict or oip."""
+    """What is spoken there: predict, run, oip or grpc."""
     url: Url
     """Where it is spoken."""
 

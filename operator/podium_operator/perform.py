@@ -65,6 +65,8 @@ class Scope:
     replicas: int
     rotation: str = ""
     """The resource's rotate-admin-key annotation."""
+    grpc: bool = False
+    """Whether the Service has a port for gRPC."""
 
 
 class Performer:
@@ -78,7 +80,7 @@ class Performer:
     async def children(self, scope: Scope, observation: Observation) -> None:
         """Bring the stable children (Secret, Service, PodDisruptionBudget) to what the spec asks for."""
         await self._admin_key(scope, observation)
-        for manifest in (service(scope.owner), disruption_budget(scope.owner, scope.replicas)):
+        for manifest in (service(scope.owner, grpc=scope.grpc), disruption_budget(scope.owner, scope.replicas)):
             await self._ensure(scope.owner, stamped(manifest), observation)
 
     async def perform(self, action: Action, scope: Scope, keys: AdminKeys | None) -> None:

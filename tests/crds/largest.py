@@ -116,7 +116,7 @@ def _serving() -> JsonObject:
         "volumeMounts": [{"name": _wide("v", i, 63), "mountPath": _wide("/v", i, 1024)} for i in range(32)],
         "podMetadata": {"labels": many, "annotations": {_wide("a", i, 63): "v" * 63 for i in range(64)}},
         "sharedMemory": {"arenaBytes": 1 << 40},
-        "exposure": {"auth": {"apiKeySecretRef": {"name": "k" * 253}}},
+        "exposure": {"auth": {"apiKeySecretRef": {"name": "k" * 253}}, "grpc": True},
         "rollout": {"strategy": "Recreate", "allowRecreate": True, "maxSurge": 100, "maxUnavailable": 100},
     }
 

@@ -70,7 +70,7 @@ def _serving() -> JsonObject:
         "imagePullSecrets": [{"name": "pull"}],
         "podMetadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
         "sharedMemory": {"arenaBytes": 1 << 25},
-        "exposure": {"auth": {"apiKeySecretRef": {"name": "keys"}}},
+        "exposure": {"auth": {"apiKeySecretRef": {"name": "keys"}}, "grpc": True},
         "rollout": {
             "strategy": "InPlace",
             "maxSurge": 1,

@@ -124,6 +124,18 @@ REFUSED = (
         {**a_model(), "spec": _VLLM},
     ),
     Refused(
+        "gRPC to engine VLLM",
+        {**a_model(), "spec": {**_VLLM, "exposure": {"grpc": True}}},
+        "remove exposure.grpc, and ask the OpenAI routes",
+        {**a_model(), "spec": {**_VLLM, "exposure": {"grpc": False}}},
+    ),
+    Refused(
+        "a port of gRPC in two places",
+        a_model(exposure={"grpc": True}, env=[{"name": "PODIUM_GRPC_PORT", "value": "9000"}]),
+        "remove it from env, or remove exposure.grpc",
+        a_model(exposure={"grpc": True}, env=[{"name": "COLOUR", "value": "blue"}]),
+    ),
+    Refused(
         "remote code of a model that is not pinned",
         {**a_model(), "spec": {**_VLLM, "vllm": {"trustRemoteCode": True}}},
         "pin it with source.digest",

@@ -93,7 +93,8 @@ _SERVING: dict[str, st.SearchStrategy[Any]] = {
         optional={
             "auth": st.fixed_dictionaries(
                 {}, optional={"apiKeySecretRef": st.fixed_dictionaries({"name": st.just("k")})}
-            )
+            ),
+            "grpc": st.booleans(),
         },
     ),
     "sharedMemory": st.fixed_dictionaries({}, optional={"arenaBytes": st.integers(1 << 20, 1 << 30)}),

@@ -299,3 +299,10 @@ def test_hashes_of_fixed_resources_are_those_of_earlier_releases(golden: JsonObj
     """Fails if a change would give existing objects new revisions, and so roll every pod on upgrade."""
     found = record(golden["document"])
     assert {"name": found.name, **found.hashes.wire()} == {key: golden[key] for key in golden if key != "document"}
+
+
+def test_grpc_needs_new_pods_and_spelling_its_default_out_needs_nothing() -> None:
+    plain, asked, spelled = (record(a_model(exposure=value)) for value in ({}, {"grpc": True}, {"grpc": False}))
+    assert asked.hashes.shape != plain.hashes.shape
+    assert (asked.hashes.load, asked.hashes.tuning) == (plain.hashes.load, plain.hashes.tuning)
+    assert spelled.name == plain.name

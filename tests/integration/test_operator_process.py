@@ -453,3 +453,21 @@ async def test_it_gives_up_with_the_reason_where_the_api_server_stays_away(
             [said] = process.logged("stopped_by_failure")
             assert said["failure"] == "NotPrimed"
             assert "127.0.0.1" in said["cause"]
+
+
+async def test_grpc_asked_for_is_a_port_of_pods_and_service_and_an_endpoint(
+    operator: Operator, client: KubeClient, seen: Seen, namespace: str
+) -> None:
+    async with settled(operator(), client, seen, a_model(namespace, exposure={"grpc": True})):
+        [service] = await seen.children("Service")
+        assert {port["name"]: port["targetPort"] for port in service["spec"]["ports"]} == {
+            "http": "http",
+            "grpc": "grpc",
+        }
+        [deployment] = await seen.children("Deployment")
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        assert {"name": "grpc", "containerPort": 8082, "protocol": "TCP"} in container["ports"]
+        assert {"name": "PODIUM_GRPC_PORT", "value": "8082"} in container["env"]
+        model = await client.get(Ref("InferenceModel", namespace, "minilm"))
+        urls = {each["name"]: each["url"] for each in model["status"]["endpoints"]}
+        assert urls["grpc"] == f"grpc://minilm.{namespace}.svc:8082"

@@ -32,7 +32,7 @@ from podium_operator.resources.labels import (
     ROTATE_ADMIN_KEY,
     stable_label,
 )
-from podium_operator.resources.service import url
+from podium_operator.resources.service import grpc_url, url
 from podium_operator.rollout.actions import Plan
 from podium_operator.rollout.capacity import serves
 from podium_operator.rollout.planner import plan
@@ -175,6 +175,7 @@ class Serving:
             pod_metadata=resource.spec.pod_metadata,
             replicas=resource.spec.desired_replicas,
             rotation=subject.annotation(ROTATE_ADMIN_KEY),
+            grpc=resource.spec.exposure.grpc,
         )
         await self._performer.children(scope, observation)
         for action in decided.actions:
@@ -183,7 +184,9 @@ class Serving:
     def _subject(self, subject: Subjected, target: KnownRevision | None, replicas: int | None = None) -> Subject:
         label, value = stable_label(subject.owner.resource)
         wanted = replicas if replicas is not None else int(subject.manifest["spec"].get("replicas", 1))
-        return Subject(subject.owner, url(subject.owner), f"{label}={value}", wanted, target)
+        exposure = subject.manifest["spec"].get("exposure") or {}
+        grpc = grpc_url(subject.owner) if exposure.get("grpc") is True else None
+        return Subject(subject.owner, url(subject.owner), f"{label}={value}", wanted, target, grpc)
 
     def _now(self) -> datetime:
         return self._parts.now()

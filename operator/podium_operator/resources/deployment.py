@@ -11,6 +11,7 @@ from podium_crds.keys import (
     API_KEYS_DIR,
     ASSIGNMENT_DIR,
     DATA_PORT,
+    GRPC_PORT,
     LABEL_POOL,
     STATE_DIR,
 )
@@ -118,10 +119,7 @@ def _container(serving: ServingSpec, image: str, secrets: tuple[str, ...]) -> di
         "image": image,
         "imagePullPolicy": str(serving.runtime.image_pull_policy),
         "args": ["serve", "--pod"],
-        "ports": [
-            {"name": "http", "containerPort": DATA_PORT, "protocol": "TCP"},
-            {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},
-        ],
+        "ports": _ports(serving),
         "env": [*_environment(serving), *(entry.wire() for entry in serving.env)],
         "resources": serving.resources.wire(),
         "securityContext": {
@@ -136,6 +134,13 @@ def _container(serving: ServingSpec, image: str, secrets: tuple[str, ...]) -> di
     }
 
 
+def _ports(serving: ServingSpec) -> list[dict[str, Any]]:
+    found = {"http": DATA_PORT, "admin": ADMIN_PORT}
+    if serving.exposure.grpc:
+        found["grpc"] = GRPC_PORT
+    return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in found.items()]
+
+
 def _environment(serving: ServingSpec) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": "PODIUM_POD_UID", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}}},
@@ -145,6 +150,8 @@ def _environment(serving: ServingSpec) -> list[dict[str, Any]]:
         found.append({"name": "PODIUM_ARENA_BYTES", "value": str(serving.shared_memory.arena_bytes)})
     if serving.exposure.auth.api_key_secret_ref is not None:
         found.append({"name": "PODIUM_API_KEYS_PATH", "value": API_KEYS_DIR})
+    if serving.exposure.grpc:
+        found.append({"name": "PODIUM_GRPC_PORT", "value": str(GRPC_PORT)})
     return found
 
 

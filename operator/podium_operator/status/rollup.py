@@ -36,6 +36,8 @@ class Subject:
     replicas: int
     target: KnownRevision | None
     """None: the spec gives no revision."""
+    grpc_url: str | None = None
+    """None: gRPC is not asked for."""
 
 
 def rollup(
@@ -70,8 +72,11 @@ def endpoints(subject: Subject) -> tuple[Endpoint, ...]:
     resource = subject.owner.resource
     oip = Endpoint(name="oip", url=f"{subject.url}/v2/models/{resource.name}/infer")
     if resource.kind is ResourceKind.PIPELINE:
-        return (Endpoint(name="run", url=f"{subject.url}/v1/pipelines/{resource.name}:run"), oip)
-    return (Endpoint(name="predict", url=f"{subject.url}/v1/models/{resource.name}:predict"), oip)
+        own = Endpoint(name="run", url=f"{subject.url}/v1/pipelines/{resource.name}:run")
+    else:
+        own = Endpoint(name="predict", url=f"{subject.url}/v1/models/{resource.name}:predict")
+    grpc = () if subject.grpc_url is None else (Endpoint(name="grpc", url=subject.grpc_url),)
+    return (own, oip, *grpc)
 
 
 def loaded(observed: Observed, revision: str) -> bool:

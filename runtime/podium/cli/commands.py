@@ -25,7 +25,7 @@ Files = Annotated[
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 - a parameter for each option, as typer has it
     context: typer.Context,
     file: Annotated[
         list[Path] | None, typer.Option("--file", "-f", help="YAML file of resources; give it again for more.")
@@ -35,17 +35,20 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File of lines `name: key`; only requests with one are answered.", exists=True)
     ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Also answer gRPC on this port; 0 takes a free one.", min=0, max=65535)
+    ] = None,
     pod: Annotated[bool, typer.Option("--pod", help="Run as a pod of a cluster: settings from PODIUM_*.")] = False,
 ) -> None:
     """Serve resources from files, hot-swapping when a file changes; or, with --pod, what the operator assigns."""
-    from podium.cli.serve import serve_files, serve_in_pod
+    from podium.cli.serve import Listening, serve_files, serve_in_pod
 
     if pod == bool(file):
         raise typer.BadParameter("give either -f FILE (once or more) or --pod")
     begun: list[BegunServer] = context.obj or []
     if pod:
         raise typer.Exit(serve_in_pod(begun))
-    raise typer.Exit(serve_files(tuple(file or ()), host, port, api_key_file, begun))
+    raise typer.Exit(serve_files(tuple(file or ()), Listening(host, port, grpc_port), api_key_file, begun))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -23,6 +24,16 @@ from podium_crds.errors import CrdsError
 POLL_S = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where requests come in. Port 0 takes a free one."""
+
+    host: str
+    port: int
+    grpc_port: int | None = None
+    """None: as PODIUM_GRPC_PORT has it."""
+
+
 def serve_in_pod(begun: Sequence[BegunServer] = ()) -> int:
     """Serves what the operator assigns. `begun`: fork servers to take over. Exit status 0 after a drain."""
     try:
@@ -36,16 +47,18 @@ def serve_in_pod(begun: Sequence[BegunServer] = ()) -> int:
 
 def serve_files(
     paths: tuple[Path, ...],
-    host: str,
-    port: int,
+    where: Listening,
     api_key_file: Path | None = None,
     begun: Sequence[BegunServer] = (),
 ) -> int:
     """Serves what the files say until interrupted. `begun`: fork servers to take over."""
     try:
+        grpc: dict[str, object] = {} if where.grpc_port is None else {"grpc_port": where.grpc_port}
         settings = read_settings(
-            host=host,
-            data_port=port,
+            None,
+            **grpc,
+            host=where.host,
+            data_port=where.port,
             state_dir=state_dir(),
             log_format="terminal",
             log_level=_log_level(),

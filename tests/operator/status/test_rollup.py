@@ -10,7 +10,7 @@ from podium_crds.reasons import Reason
 from podium_crds.status import ServingStatus
 from podium_operator.state import Desired, Facts, Problem
 from podium_operator.status.conditions import Judgement
-from podium_operator.status.rollup import MAX_STATUS_BYTES, Subject, loaded, rollup
+from podium_operator.status.rollup import MAX_STATUS_BYTES, Subject, endpoints, loaded, rollup
 
 ROLLOUT = {"propagationSeconds": 2, "rollbackWindowSeconds": 30}
 
@@ -93,3 +93,10 @@ def test_the_status_stays_within_its_limit() -> None:
     found = status(world, desired, replace(facts, degraded=Problem(Reason.RECONCILE_ERROR, long)))
     assert json_bytes(found.wire()) <= MAX_STATUS_BYTES
     assert found.revisions[0].name == desired.target.name
+
+
+def test_grpc_is_an_endpoint_where_it_is_asked_for() -> None:
+    subject = Subject(an_owner(), "http://minilm.default.svc", "podium.dev/model=minilm", 1, None)
+    assert [each.name for each in endpoints(subject)] == ["predict", "oip"]
+    told = endpoints(replace(subject, grpc_url="grpc://minilm.default.svc:8082"))
+    assert [(each.name, each.url) for each in told[2:]] == [("grpc", "grpc://minilm.default.svc:8082")]

@@ -65,8 +65,10 @@ def serving(folder: Path, *more: str) -> Iterator[str]:
     """Address of the gRPC port of a server, once both models are ready."""
     (folder / "models.yaml").write_text(YAML)
     environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(16 << 20)}
-    environment |= {"PODIUM_GRPC_PORT": "0", "PODIUM_MAX_BODY_BYTES": str(4 << 20)}
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", *more, **environment) as process:
+    environment |= {"PODIUM_MAX_BODY_BYTES": str(4 << 20)}
+    with podium(
+        "serve", "-f", str(folder / "models.yaml"), "--port", "0", "--grpc-port", "0", *more, **environment
+    ) as process:
         url = process.says("listening on").split()[2]
         found = re.search(r":(\d+)", process.says("gRPC on"))
         assert found
