@@ -132,6 +132,16 @@ async def test_a_model_may_say_after_how_long_it_is_hung(groups: GroupMaker) -> 
     assert group.stats().pids != (first,)
 
 
+async def test_a_batch_that_hangs_after_others_were_answered_is_found(groups: GroupMaker) -> None:
+    """The watch was set for the first batch, which is long gone when it rings: it must look on."""
+    group = await groups.start(CONTROLLED, timeout_seconds=600, hang_timeout_seconds=1)
+    np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
+    assert group.stats().restarts == 0
+    with pytest.raises(WorkerDied, match="hung"):
+        await ask(group, column(BLOCK), within_s=600)
+    await eventually(lambda: group.stats().restarts == 1 and group.stats().state is GroupState.READY)
+
+
 async def test_warm_up_may_take_its_own_time(groups: GroupMaker) -> None:
     """Its deadline is beyond what any request has."""
     group = await groups.start(CONTROLLED, timeout_seconds=1, hang_timeout_seconds=1)
