@@ -1,5 +1,6 @@
 """`podium call`: one request from the command line."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,27 +27,28 @@ def call_model(target: Target, model: str, inputs: list[str], version: str | Non
 
     `explain`: a waterfall of where the time went, on standard error.
     """
-    try:
-        named = dict(_parse(item) for item in inputs)
-        api_key = target.api_key_file.read_text().strip() if target.api_key_file else None
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return 2
-    try:
-        with Client(target.url, timeout_s=target.timeout_s, api_key=api_key) as client:
-            answer = client.predict(model, named, version=version, explain=explain)
-    except ClientError as error:
-        typer.echo(f"error: {error}", err=True)
-        return 1
-    typer.echo(orjson.dumps(answer.outputs, option=orjson.OPT_INDENT_2).decode())
-    typer.echo(f"revision {answer.revision}", err=True)
-    if explain:
-        typer.echo(waterfall(answer.timing), err=True)
-    return 0
+
+    def ask(client: Client, named: dict[str, Any]) -> None:
+        answer = client.predict(model, named, version=version, explain=explain)
+        typer.echo(orjson.dumps(answer.outputs, option=orjson.OPT_INDENT_2).decode())
+        typer.echo(f"revision {answer.revision}", err=True)
+        if explain:
+            typer.echo(waterfall(answer.timing), err=True)
+
+    return _status_of(target, inputs, ask)
 
 
 def stream_model(target: Target, model: str, inputs: list[str], version: str | None) -> int:
     """Prints each chunk as one line of JSON as it comes. Exit status as of `call_model`."""
+
+    def ask(client: Client, named: dict[str, Any]) -> None:
+        for outputs in client.stream(model, named, version=version):
+            typer.echo(orjson.dumps(outputs).decode())
+
+    return _status_of(target, inputs, ask)
+
+
+def _status_of(target: Target, inputs: list[str], ask: Callable[[Client, dict[str, Any]], None]) -> int:
     try:
         named = dict(_parse(item) for item in inputs)
         api_key = target.api_key_file.read_text().strip() if target.api_key_file else None
@@ -55,8 +57,7 @@ def stream_model(target: Target, model: str, inputs: list[str], version: str | N
         return 2
     try:
         with Client(target.url, timeout_s=target.timeout_s, api_key=api_key) as client:
-            for outputs in client.stream(model, named, version=version):
-                typer.echo(orjson.dumps(outputs).decode())
+            ask(client, named)
     except ClientError as error:
         typer.echo(f"error: {error}", err=True)
         return 1

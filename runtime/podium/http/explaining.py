@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from podium.http.trace import TraceContext
 from podium.telemetry.timeline import CURRENT, Stage, Timeline
-from podium.telemetry.tracing import Answered, Spans
+from podium.telemetry.traced import Answered, Spans
 
 EXPLAIN = b"podium-explain"
 """Request header: any value asks for the stages of the request in the answer's Server-Timing."""

@@ -48,7 +48,7 @@ from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
-from podium.telemetry.tracing import Spans
+from podium.telemetry.traced import Spans
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
 NAMED_FORMS = frozenset({RouteForm.PREDICT, RouteForm.RUN})

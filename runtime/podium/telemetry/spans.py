@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from podium.telemetry.timeline import Stage, Timeline
-from podium.telemetry.tracing import Answered, Place
+from podium.telemetry.traced import Answered, Place
 
 SAMPLED = 0x01
 SERVER_ERROR = 500
