@@ -74,7 +74,7 @@ def make_artifacts(out: Path) -> None:
 def resources(version: str, sources: Mapping[str, Source]) -> str:
     """The YAML of model and pipeline. `sources` by placeholder, as `names` has them."""
     fields = {placeholder: source.flow() for placeholder, source in sources.items()}
-    return Template((HERE / "minilm.yaml").read_text()).substitute(fields, VERSION=version)
+    return Template((HERE / "minilm.yaml.in").read_text()).substitute(fields, VERSION=version)
 
 
 def local_sources(version: str, out: Path) -> dict[str, Source]:
