@@ -144,7 +144,7 @@ async def opened(
         await runtime.data.open()
         log.info("data_port_open", port=runtime.data.port)
         if settings.grpc_port is not None:
-            runtime.grpc = await _open_grpc(settings, residents, keys)
+            runtime.grpc = await _open_grpc(settings, residents, door)
         _take_signals(loop, runtime.stop)
         health = runtime.run_beside(residents.watch_health(), "health")
         lagging = runtime.run_beside(lag.watch(), "loop lag")
@@ -191,11 +191,11 @@ async def serve_pod(settings: Settings, begun: Sequence[BegunServer] = ()) -> No
             await admin.close(1.0)
 
 
-async def _open_grpc(settings: Settings, residents: Residents, keys: ApiKeys | None) -> "GrpcServer":
+async def _open_grpc(settings: Settings, residents: Residents, door: Door) -> "GrpcServer":
     """Raises OSError where the port is taken."""
     from podium.grpc_oip.server import GrpcServer, GrpcService  # gRPC takes 15 MiB: only where it is asked for
 
-    service = GrpcService(residents, keys, asyncio.get_running_loop().time)
+    service = GrpcService(residents, door, asyncio.get_running_loop().time)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     server = GrpcServer(service, f"{host}:{settings.grpc_port}", settings.max_body_bytes)
     await server.open()

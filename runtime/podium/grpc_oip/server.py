@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any, TypeAlias, TypeVar
 
@@ -9,21 +10,24 @@ import grpc
 from google.protobuf.message import Message
 
 from podium.grpc_oip import open_inference_pb2 as pb
+from podium.grpc_oip.caller import Caller, answer_metadata, caller_of, fields_of
 from podium.grpc_oip.tensors import read_inputs, write_outputs
-from podium.http.api_keys import ApiKeys
+from podium.http.access_log import Access
 from podium.http.errors import answer_for
+from podium.http.explaining import Account, account_of, answered
+from podium.http.front import Door
 from podium.http.protocol_v2 import ANY_KIND, EXTENSIONS, STATES, platform
 from podium.ipc.tensor import Tensor
-from podium.serving.admission import Admission
+from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium.telemetry.logging import get_logger
-from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
 log = get_logger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
-ROUTE = "grpc_infer"
+PATH = f"/{SERVICE}/ModelInfer"
+ROUTE = "grpc"
 MAX_CONCURRENT_CALLS = 8192
 MESSAGE_OVERHEAD_BYTES = 1 << 20
 """Beyond the tensors: names, shapes, framing."""
@@ -48,9 +52,10 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class GrpcService:
     """Answers the calls. Used from one event loop."""
 
-    def __init__(self, residents: Residents, keys: ApiKeys | None, clock: Callable[[], float]) -> None:
+    def __init__(self, residents: Residents, door: Door, clock: Callable[[], float]) -> None:
+        """`door`: that of HTTP, so that both share its keys, log, spans and room for what comes in."""
         self._residents = residents
-        self._keys = keys
+        self._door = door
         self._admission = Admission(residents, clock)
         self._clock = clock
 
@@ -112,31 +117,53 @@ class GrpcService:
         return response
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        """Counted, pinned and bounded in time like a request over HTTP."""
+        """Counted, pinned, traced, logged and bounded in time like a request over HTTP."""
         admitted = self._admission.enter()
+        caller = caller_of(context.invocation_metadata(), request.id)
+        account = account_of(caller.trace, self._door.spans, None)
+        if account is not None:
+            caller.trace = caller.trace.sampled()
+        context.set_trailing_metadata(answer_metadata(caller, None))
         status = STATUS_CLIENT_GONE
         try:
-            self._check_key(context)
-            name, wanted = request.model_name, request.model_version or None
-            revision = self._admission.pin(admitted, name, wanted, *ANY_KIND)
-            response = await self._run(request, context, revision, admitted.deadline(context.time_remaining()))
+            with account.kept() if account is not None else nullcontext():
+                caller.key = self._check_key(context)
+                wanted = request.model_version or None
+                revision = self._admission.pin(admitted, request.model_name, wanted, *ANY_KIND)
+                context.set_trailing_metadata(answer_metadata(caller, revision))
+                deadline = admitted.deadline(context.time_remaining())
+                response = await self._run(request, caller, revision, deadline)
             status = 200
             return response
         except Exception as error:
             status = answer_for(error).status
             raise
         finally:
-            self._admission.leave(admitted, ROUTE, status)
+            self._admission.leave(admitted, ROUTE, status, caller.trace.trace_id if account is not None else None)
+            self._tell(caller, admitted, status, account)
+
+    def _tell(self, caller: Caller, admitted: Admitted, status: int, account: Account | None) -> None:
+        """The spans and the access log."""
+        pinned = admitted.revision.name if admitted.revision is not None else None
+        now = self._clock()
+        if account is not None and self._door.spans is not None:
+            told = answered(PATH, admitted.started, now, status, caller.request_id, pinned)
+            self._door.spans.record(caller.trace, told, account.timeline)
+        log_entry = Access(
+            "POST", PATH, status, now - admitted.started, caller.request_id, caller.trace.trace_id, pinned, caller.key
+        )
+        self._door.access_log.write(log_entry)
 
     async def _run(
-        self, request: pb.ModelInferRequest, context: Context, revision: LiveRevision, deadline: float
+        self, request: pb.ModelInferRequest, caller: Caller, revision: LiveRevision, deadline: float
     ) -> pb.ModelInferResponse:
         inputs = read_inputs(request)
         revision.contract.check(inputs)
         wanted = [output.name for output in request.outputs]
         revision.contract.check_outputs(wanted)
-        context.set_trailing_metadata(((HEADER_REVISION.lower(), revision.name),))
-        outputs = await revision.infer(inputs, request.id[:128], deadline)
+        # The message keeps them on the heap until it is answered, beside what bodies of HTTP hold.
+        with self._door.receiving.room(sum(map(len, request.raw_input_contents))):
+            outputs = await revision.infer(inputs, caller.request_id, deadline)
         try:
             response = pb.ModelInferResponse(
                 model_name=revision.resource.name, model_version=revision.spec.version, id=request.id
@@ -147,10 +174,9 @@ class GrpcService:
             for tensor in outputs.values():
                 tensor.release()
 
-    def _check_key(self, context: Context) -> None:
-        if self._keys is not None:
-            given = context.invocation_metadata() or ()
-            self._keys.name_of({key.encode(): value.encode() for key, value in given if isinstance(value, str)})
+    def _check_key(self, context: Context) -> str | None:
+        """Name of the key; None where none is needed. Raises UnauthorizedError."""
+        return self._door.keys.name_of(fields_of(context.invocation_metadata())) if self._door.keys else None
 
 
 class GrpcServer:
@@ -191,16 +217,12 @@ def _answered(
             raise
         except Exception as error:
             found = answer_for(error)
-            context.set_trailing_metadata((("podium-code", found.code), (HEADER_REQUEST_ID.lower(), _id_of(request))))
+            known = tuple(context.trailing_metadata() or ())
+            context.set_trailing_metadata((("podium-code", found.code), *known))
             await context.abort(CODES.get(found.status, grpc.StatusCode.INTERNAL), found.message)
             raise AssertionError("abort raises") from error
 
     return answer
-
-
-def _id_of(request: Message) -> str:
-    given = getattr(request, "id", "")
-    return given[:128] if given.isascii() and given.isprintable() else ""
 
 
 def _serialized(message: Message) -> bytes:

@@ -236,3 +236,21 @@ def test_a_key_is_asked_for_where_the_server_has_keys(tmp_path: Path) -> None:
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
         metadata = (("authorization", "Bearer a-key-of-enough-characters-0123456789"),)
         assert infer(address, request, metadata=metadata).model_name == "scale"  # type: ignore[arg-type]
+
+
+def test_ids_and_trace_come_back_with_the_answer_and_with_an_error(address: str) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    sent = (("x-request-id", "r-7"), ("traceparent", f"00-{trace}-b7ad6b7169203331-01"))
+    for request in (a_raw(bytes(8)), a_raw(bytes(7))):
+        with grpc.insecure_channel(address) as channel:
+            method = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelInfer",
+                request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            )
+            call = method.future(request, timeout=20, metadata=sent)
+            call.exception()
+            told = dict(call.trailing_metadata())
+        assert told["x-request-id"] == "r-7"
+        assert told["traceparent"].split("-")[1] == trace
+        assert "b7ad6b7169203331" not in told["traceparent"]
+        assert told["podium-revision"].startswith("scale-")
