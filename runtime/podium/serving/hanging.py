@@ -14,10 +14,16 @@ def hung_at(member: Member, began: float, latest: float) -> float:
     """When a forward that began then has made no progress for too long. `latest`: the last deadline in its batch."""
     # A client's short deadline must not get the worker killed: the model's own timeout is the least it may take.
     by_requests = began + member.timeout_seconds
-    # Only warm-up has deadlines beyond that: it compiles, and is given what it was promised.
+    # Only a smoke test has deadlines beyond that: it is given what it was promised.
     if member.hang_timeout_seconds is not None and latest <= by_requests:
         return began + member.hang_timeout_seconds
     return max(latest, by_requests) + HANG_GRACE_S
+
+
+def warm_up_hung_at(member: Member, began: float) -> float:
+    """As `hung_at`, for a warm-up: it compiles, and each one has the time that was promised, however long it waited for
+    those before it."""
+    return began + member.warmup_timeout_seconds + HANG_GRACE_S
 
 
 class Hangs:
@@ -31,8 +37,11 @@ class Hangs:
 
     def watch(self, running: RunningBatch) -> None:
         """The batch may have begun: its time counts from `running.began`."""
-        latest = max([waiting.deadline for waiting in running.requests])
-        running.hung_at = hung_at(self._member(), running.began, latest)
+        if running.is_warm_up:
+            running.hung_at = warm_up_hung_at(self._member(), running.began)
+        else:
+            latest = max([waiting.deadline for waiting in running.requests])
+            running.hung_at = hung_at(self._member(), running.began, latest)
         self._watch.add(running.hung_at)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ A group ends when its last holder lets go, also while it is still loading.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from podium_crds.assignment import Member, Progress
 from podium_crds.reasons import Reason
 
 log = get_logger(__name__)
+
+WARMED_SIZES = 4
+"""Sizes of batches in use that a new revision warms up on, beside 1 and the largest."""
 
 
 @dataclass(eq=False)
@@ -107,6 +111,14 @@ class SharedGroups:
     def groups(self) -> Iterable[SharedGroup]:
         """All that are held, loaded or not."""
         return tuple(self._groups)
+
+    def rows_in_use(self, member: Member) -> tuple[int, ...]:
+        """The commonest sizes of batches that the member has had where it serves now, in another revision."""
+        sizes: Counter[int] = Counter()
+        for shared in self._groups:
+            if shared.group is not None and not shared.is_candidate and shared.member.name == member.name:
+                sizes.update(shared.group.stats().batch_sizes)
+        return tuple(rows for rows, _ in sizes.most_common(WARMED_SIZES))
 
     async def stopped(self) -> None:
         """Waits until every group that was let go of has ended; bounded by their grace."""

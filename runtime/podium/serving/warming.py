@@ -26,8 +26,9 @@ MAX_SYNTHETIC_BYTES = 64 << 20
 """A synthesized batch above this is left out: it would fill the arena for a guess."""
 
 
-async def warm_up(member: Member, group: WorkerGroup) -> None:
-    """Sends each warm-up request to every instance, else synthesized batches of 1 and of the largest size.
+async def warm_up(member: Member, group: WorkerGroup, rows_in_use: Sequence[int] = ()) -> None:
+    """Sends each warm-up request to every instance, else synthesized batches: of 1, of the largest size, and of
+    `rows_in_use`, which batches of the model have at present.
 
     Raises RevisionFailedError: WarmupFailed for a declared request that fails or a worker that dies, ContractMismatch
     for outputs that are not what the resource declares. A model that only refuses a synthesized batch is not judged.
@@ -39,7 +40,7 @@ async def warm_up(member: Member, group: WorkerGroup) -> None:
             for inputs in warmed:
                 await _on_every_instance(member, group, inputs, Reason.WARMUP_FAILED)
             if not member.warmup and member.inputs:
-                warmed = await _synthesized(member, group)
+                warmed = await _synthesized(member, group, rows_in_use)
             if group.infers:
                 group.set_warm_up(warmed)
     except TimeoutError as error:
@@ -68,10 +69,11 @@ async def smoke_test(member: Member, group: WorkerGroup) -> None:
         _release(outputs)
 
 
-async def _synthesized(member: Member, group: WorkerGroup) -> list[dict[str, Tensor]]:
+async def _synthesized(member: Member, group: WorkerGroup, rows_in_use: Sequence[int]) -> list[dict[str, Tensor]]:
     """Returns the batches that the model took."""
     taken: list[dict[str, Tensor]] = []
-    for rows in dict.fromkeys((1, member.batching.max_batch_size)):
+    largest = member.batching.max_batch_size
+    for rows in sorted({1, largest, *(rows for rows in rows_in_use if 0 < rows < largest)}):
         inputs = {spec.name: _filled(spec, rows) for spec in member.inputs if not spec.optional}
         if sum(tensor.nbytes for tensor in inputs.values()) > MAX_SYNTHETIC_BYTES:
             break

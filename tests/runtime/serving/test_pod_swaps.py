@@ -80,6 +80,22 @@ async def test_a_swap_under_load_fails_nothing_and_every_body_matches_its_revisi
         assert set(ledger.by_revision()) == {"scale-2", "scale-3"}
 
 
+async def test_a_new_revision_warms_up_at_the_sizes_that_batches_have_now(tmp_path: Path) -> None:
+    log = tmp_path / "rows"
+    noted = f"with open({str(log)!r}, 'a') as log:\n            log.write(f'{{len(inputs[\"x\"])}} ')\n        "
+    tells = CODE.replace("if self.factor == 0", noted + "if self.factor == 0")
+    with running_pod(tmp_path) as pod:
+        first, second = a_revision(2), a_revision(3, code=tells)
+        pod.push(an_assignment(1, first))
+        await asyncio.to_thread(pod.serves, "scale-2")
+        async with httpx.AsyncClient(base_url=pod.url) as client:
+            for rows in (5, 5, 3):
+                (await client.post(PREDICT, json={"inputs": {"x": [1.0] * rows}})).raise_for_status()
+        pod.push(an_assignment(2, first, second))
+        await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-3") and r.revision("scale-3").state == "Ready")
+    assert log.read_text().split() == ["1", "3", "5", "8"]
+
+
 async def test_traffic_is_split_exactly_by_weight(tmp_path: Path) -> None:
     with running_pod(tmp_path) as pod:
         first, second = a_revision(2), a_revision(3)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -282,6 +283,19 @@ async def test_a_restarted_worker_warms_up_before_it_takes_requests(groups: Grou
     kill(group)
     np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
     assert [rows for _, rows in groups.begun()] == [7, 1]
+
+
+async def test_a_restarted_worker_has_the_time_for_warm_up_that_was_promised(groups: GroupMaker) -> None:
+    group = await groups.start(CONTROLLED, timeout_seconds=600, hang_timeout_seconds=1, warmup_timeout_seconds=60)
+    group.set_warm_up([{"x": Tensor.from_array(column(BLOCK))}])
+    kill(group)
+    await eventually(groups.begun)
+    begun, clock = time.monotonic(), time.monotonic
+    await eventually(lambda: clock() > begun + 1.5)  # longer than the limit for requests, which is what must not apply
+    groups.go()
+    np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
+    assert group.stats().restarts == 1
+    assert [rows for _, rows in groups.begun()] == [1, 1]
 
 
 async def test_a_warm_up_that_raises_keeps_no_worker_from_its_work(groups: GroupMaker) -> None:
