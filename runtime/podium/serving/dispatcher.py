@@ -53,7 +53,7 @@ class Dispatcher:
         self.member = member
         self.clock = clock
         self.policy = BatchPolicy(SizeCap(member.batching.max_batch_size))
-        self.backlog = Backlog(BatchQueue(member.batching.max_queue_size), self.policy, self._drop, self._room_bytes)
+        self.backlog = Backlog(BatchQueue(member.batching.max_queue_size), self.policy, self._drop, pod.room_bytes)
         self.layouts = Layouts(member.batching)
         self.hands = Hands()
         self.outcomes = Outcomes(self.backlog, lambda: self.member)
@@ -306,10 +306,6 @@ class Dispatcher:
         waiting.nbytes = sum([tensor.nbytes for tensor in inputs.values()]) + self._output_size.expected(rows)
         waiting.timeline = CURRENT.get()
         return waiting
-
-    def _room_bytes(self) -> int:
-        """What a batch that closes now may take: a larger one would be halved, or travel by the socket."""
-        return max(self._pod.options.inline_bytes, self._pod.arena.free_bytes)
 
     def _hear(self, instance: Supervisor, message: FromWorker, payloads: Payloads) -> None:
         running = self.hands.first(instance)

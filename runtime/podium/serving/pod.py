@@ -112,6 +112,10 @@ class PodResources:
         self.broker.close()
         self.arena.close()
 
+    def room_bytes(self) -> int:
+        """What a batch that closes now may take: a larger one would be halved, or travel by the socket."""
+        return max(self.options.inline_bytes, self.arena.free_bytes)
+
     def new_peer(self, name: str, epoch: int) -> bytes:
         """A ZeroMQ identity that no worker of this pod had before."""
         return f"{name[:40]}:{epoch}:{next(self._peers)}".encode()
