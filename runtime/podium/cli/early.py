@@ -20,6 +20,8 @@ from podium.serving.begun import BegunServer
 SHARED = ("numpy", "podium.ipc.channel", "podium.ipc.bootstrap", "podium.ipc.view", "podium_crds.assignment")
 """What front end and workers both import."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Both as in podium.serving.process, which is too much to import here."""
 FORKED = ("Torch", "Onnx", "Handler", "Python")
 ENGINE = re.compile(rf"""["']?(?:engine|kind)["']?:\s*["']?({"|".join(FORKED)})\b""")
 MAX_BYTES = 1 << 20
@@ -33,7 +35,7 @@ def begin(arguments: Sequence[str], environment: Mapping[str, str]) -> list[Begu
     """
     if has_gpu():
         return []  # CUDA does not survive a fork
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    os.environ.update({**dict.fromkeys(THREAD_VARIABLES, "1"), **NO_TELEMETRY})
     for module in SHARED:
         importlib.import_module(module)
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - entries, not paths

@@ -18,6 +18,9 @@ _FIRST_FREE_FD = 64
 END_TIMEOUT_S = 10.0
 """The kernel ends a killed process at once, unless it is stuck in a driver."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""ONNX Runtime's Linux builds report models and machines by default, decided when the library is imported; any model
+may import it, not only those of its engine."""
 
 
 _awaited: set[int] = set()
@@ -126,8 +129,9 @@ def spawn_pid(arguments: Sequence[str], fds: Mapping[int, int], environment: Map
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Variables that hold numeric libraries to `threads` threads from their import on, and unbuffer output."""
-    return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONUNBUFFERED": "1"}
+    """Variables that hold numeric libraries to `threads` threads from their import on, keep what a model imports from
+    reporting to its vendor, and unbuffer output."""
+    return {**dict.fromkeys(THREAD_VARIABLES, str(threads)), **NO_TELEMETRY, "PYTHONUNBUFFERED": "1"}
 
 
 def become_subreaper() -> None:

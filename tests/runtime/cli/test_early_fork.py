@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tests.runtime.serving.processes import podium
 
-from podium.cli.early import FORKED, THREAD_VARIABLES, likely_kinds
+from podium.cli.early import FORKED, NO_TELEMETRY, THREAD_VARIABLES, likely_kinds
 from podium.serving.pod import FORKED_KINDS
+from podium.serving.process import thread_environment
 from podium.telemetry.processes import children_of
 from podium.worker.forkserver import LIBRARIES
 
@@ -31,6 +32,11 @@ def test_nothing_is_guessed_from_other_text(tmp_path: Path, text: str) -> None:
 
 def test_every_engine_that_is_forked_can_be_begun_early() -> None:
     assert set(FORKED) == {kind.value for kind in FORKED_KINDS} == set(LIBRARIES)
+
+
+def test_what_is_set_for_libraries_is_what_spawned_workers_get() -> None:
+    early_ones = {**dict.fromkeys(THREAD_VARIABLES, "1"), **NO_TELEMETRY}
+    assert early_ones.items() <= thread_environment(1).items()
 
 
 def test_a_file_that_is_not_there_is_no_matter_here() -> None:

@@ -51,6 +51,22 @@ async def test_a_worker_is_the_front_ends_own_child_in_a_session_of_its_own(grou
     assert groups.pod.fork_servers.pid(EngineKind.PYTHON) is not None
 
 
+@pytest.mark.parametrize("threads", [1, 3])  # forked, spawned
+async def test_no_worker_lets_a_library_report_to_its_vendor(
+    groups: GroupMaker, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    source = """
+        import os
+
+        class Model:
+            def infer(self, inputs):
+                return {"y": inputs["x"] * float(os.environ["ORT_DISABLE_TELEMETRY"])}
+    """
+    group = await groups.start(source, engine={"threads": threads})
+    assert await ask(group, column(7)) == column(7)
+
+
 async def test_two_workers_do_not_draw_the_same_random_numbers(groups: GroupMaker) -> None:
     assert (await facts(groups))[3] != (await facts(groups))[3]
 
