@@ -36,7 +36,7 @@ from podium.serving.pod import PodResources
 from podium.serving.run_devices import units_of
 from podium.serving.sending import Sender
 from podium.serving.supervisor import Events, Supervisor
-from podium.serving.tally import Closed, Shed, Tally
+from podium.serving.tally import Closed, Shed, Tally, why_closed
 from podium.serving.timer import PreciseTimer
 from podium.telemetry.timeline import CURRENT
 from podium_crds.assignment import Batching, Member
@@ -225,7 +225,7 @@ class Dispatcher:
         else:
             is_retry = self.backlog.has_retries
             batch = self.backlog.take(now, workers=len(self._instances), is_idle=not self.hands)
-            why = Closed.RETRY if is_retry else self._why(batch, now)
+            why = Closed.RETRY if is_retry else why_closed(batch, self.policy, now)
         if not batch:
             return None
         running = self._dispatch(instance, batch, now, why)
@@ -235,14 +235,6 @@ class Dispatcher:
         running.run = hold(running.expected_s)
         self._hangs.watch(running)
         return running.run
-
-    def _why(self, batch: Sequence[Waiting], now: float) -> Closed:
-        if sum([waiting.rows for waiting in batch]) >= self.policy.cap.rows:
-            return Closed.FULL
-        delay_s = self.policy.max_delay_s
-        if delay_s and any(now - waiting.arrived >= delay_s for waiting in batch):
-            return Closed.TIMEOUT
-        return Closed.IDLE
 
     def _hand_ahead(self, now: float) -> None:
         for instance in self._ahead.workers(self._lanes, now):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from podium.batching.policy import BatchPolicy
 from podium.batching.queue import Waiting
 from podium_crds.assignment import LATENCY_BOUNDS_S
 
@@ -24,6 +25,16 @@ class Closed(StrEnum):
     """Handed over before the worker was free, so that it never pauses."""
     RETRY = "retry"
     """A part of a batch that had failed."""
+
+
+def why_closed(batch: Sequence[Waiting], policy: BatchPolicy, now: float) -> Closed:
+    """Of a batch for a worker that was free."""
+    if sum([waiting.rows for waiting in batch]) >= policy.cap.rows:
+        return Closed.FULL
+    delay_s = policy.max_delay_s
+    if delay_s and any(now - waiting.arrived >= delay_s for waiting in batch):
+        return Closed.TIMEOUT
+    return Closed.IDLE
 
 
 class Shed(StrEnum):
