@@ -17,7 +17,6 @@ MOSEC = Environment("mosec-0.9.8", ("mosec==0.9.8", "orjson==3.13.0", "numpy==2.
 LITSERVE = Environment("litserve-0.2.19", ("litserve==0.2.19", "numpy==2.4.6"))
 FORGE = Environment("forge-0.2.1", ("forge-ml-serve==0.2.1", "torch==2.15.0", "numpy==2.4.6"))
 TRITON = Environment("pytriton-0.7.0", ("nvidia-pytriton==0.7.0", "numpy<2"), "/usr/bin/python3")
-PROFILER = Environment("profiler", ("py-spy==0.4.1",))
 TRITON_CONFIG = """
 name: "echo"
 backend: "python"

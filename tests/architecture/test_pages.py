@@ -39,6 +39,13 @@ def test_every_make_target_is_in_the_guide_and_in_the_help() -> None:
     assert targets - {"help"} == guide - {"help"}
 
 
+def test_the_help_of_make_bench_names_every_benchmark() -> None:
+    named = re.search(r"^bench:.* NAME=([a-z|]+) ", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split("|")
+    assert named == sorted(
+        re.findall(r'^    "([a-z]+)": ', (ROOT / "benchmarks" / "__main__.py").read_text(), re.MULTILINE)
+    )
+
+
 def test_decisions_have_a_number_each_and_say_it() -> None:
     numbers = [int(page.name[:4]) for page in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
