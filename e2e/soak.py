@@ -168,6 +168,7 @@ def publish(tallies: dict[str, Tally]) -> None:
         "20 requests/s from 10 keep-alive connections, for models beside 4 clients of streams of 0.7 s without pause.",
         "That is far from the 70 % of what the pods could take that the bar asks for.",
         "The prober, the cluster of two nodes and all pods share this machine's processors.",
+        f"Load average over the last 15 minutes at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} processors.",
     )
     result = Result("rollouts", tuple(rows), bars, notes, command=f"make soak-rollouts N={ROUNDS}")
     result.show()
