@@ -1,5 +1,6 @@
 """What workers and fork servers leave behind at their death is gone before the next worker starts."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -8,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.runtime.worker.models import GroupMaker, ask, column
+from tests.runtime.worker.stops import stopped
+from tests.support.waiting import eventually
 
+from podium.errors import WorkerLoadError
 from podium.serving.pod import PodResources
 from podium.telemetry.processes import ZOMBIE, children_of, process_table
 from podium.worker.orphans import MAX_ZOMBIES, collect_orphans
@@ -59,6 +63,19 @@ if "podium.worker.forkserver" in sys.orig_argv and not os.path.exists(marker):
     socket.socket.sendall = sendall
 """
 
+STOPS_BEFORE_HELLO = """
+import os
+import signal
+import sys
+
+folder = os.environ.get("STOP_BEFORE_HELLO")
+if folder and "podium.worker.main" in sys.orig_argv and not os.path.exists(folder + "/stopped"):
+    with open(folder + "/new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(folder + "/new", folder + "/stopped")
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
 HAS_A_THREAD = """
 import sys
 import threading
@@ -67,6 +84,10 @@ import time
 if "podium.worker.forkserver" in sys.orig_argv:
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 """
+
+
+SPAWNED = 2
+"""Threads of a Python model whose worker is spawned rather than forked."""
 
 
 @pytest.fixture
@@ -128,6 +149,40 @@ async def test_a_worker_that_a_dying_fork_server_did_not_name_is_ended_and_anoth
     ours = {*group.stats().pids, groups.pod.fork_servers.pid(EngineKind.PYTHON)}
     strangers = [seen for seen in children_of(os.getpid()) if seen.session != os.getsid(0) and seen.pid not in ours]
     assert not strangers
+
+
+@pytest.fixture
+def stops_before_hello(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The first worker that is spawned while STOP_BEFORE_HELLO names this folder stops before it has said anything."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(STOPS_BEFORE_HELLO)
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{os.environ.get('PYTHONPATH', '')}")
+    return tmp_path
+
+
+async def test_a_worker_killed_before_its_first_hello_is_a_failed_load(
+    groups: GroupMaker, stops_before_hello: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOP_BEFORE_HELLO", str(stops_before_hello))
+    starting = asyncio.create_task(groups.start(engine={"threads": SPAWNED}))
+    os.kill(await eventually(lambda: stopped(stops_before_hello)), signal.SIGKILL)
+    with pytest.raises(WorkerLoadError, match="SIGKILL while loading"):
+        await starting
+    assert not [seen for seen in children_of(os.getpid()) if seen.session != os.getsid(0)]
+    assert groups.pod.arena.stats().slots == 0
+
+
+async def test_a_restarted_worker_killed_before_its_hello_loses_no_request(
+    groups: GroupMaker, stops_before_hello: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = await groups.start(engine={"threads": SPAWNED})
+    monkeypatch.setenv("STOP_BEFORE_HELLO", str(stops_before_hello))
+    os.kill(group.stats().pids[0], signal.SIGKILL)
+    waiting = asyncio.create_task(ask(group, column(1)))
+    os.kill(await eventually(lambda: stopped(stops_before_hello)), signal.SIGKILL)
+    np.testing.assert_array_equal(await waiting, column(2))
+    assert groups.pod.arena.stats().slots == 0
 
 
 async def test_a_fork_server_with_a_second_thread_forks_nothing(
