@@ -12,9 +12,9 @@ from statistics import median
 import numpy as np
 
 from benchmarks.result import Bar, Effort, Result
+from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor
 from podium.serving.group import PodOptions, PodResources, WorkerGroup
-from podium.serving.pod import INLINE_BYTES
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Member
 
 KIB = 1 << 10

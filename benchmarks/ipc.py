@@ -27,8 +27,7 @@ from podium.ipc.arena import Arena
 from podium.ipc.channel import Broker, Payloads
 from podium.ipc.descriptor import Descriptor, Inline, TensorRef
 from podium.ipc.lease import Lease
-from podium.ipc.protocol import Dispatch, Failure, FromWorker
-from podium.serving.pod import INLINE_BYTES
+from podium.ipc.protocol import INLINE_BYTES, Dispatch, Failure, FromWorker
 from podium_crds.tensors import DType
 
 SIZES = {"1 KB": 1 << 10, "64 KB": 64 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20, "100 MB": 100 << 20}

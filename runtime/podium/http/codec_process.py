@@ -32,6 +32,7 @@ from podium.http.errors import CodecFailedError, NotAcceptableError
 from podium.http.forms.document import Served, Tensors
 from podium.http.forms.table import READERS, Form
 from podium.ipc.arena import Arena
+from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor, check_layout, element_ends
 from podium.serving.contract import Contract, Specs
 from podium.serving.process import ChildProcess, spawn, thread_environment
@@ -44,8 +45,6 @@ MAX_WAITING = 64
 """Jobs that may wait for the one that runs; the next is refused."""
 JOB_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
-INLINE_BYTES = 4096
-"""Below this a tensor stays on the heap: it will travel inside the message."""
 SCRATCH_BYTES = 64 << 10
 REFUSALS: Mapping[str, type[PodiumError]] = {
     "InvalidInput": InvalidInput,
@@ -212,7 +211,7 @@ class CodecProcess:
         try:
             dtype = DType(head.dtype)
             check_layout(dtype, head.shape, head.nbytes)
-            if head.nbytes < INLINE_BYTES:
+            if head.nbytes <= INLINE_BYTES:  # it will travel in the message
                 return Tensor(dtype, head.shape, memoryview(bytearray(head.nbytes)))
             return self._arena.tensor(dtype, head.shape, head.nbytes)
         except (ArenaExhausted, InvalidInput) as error:

@@ -18,13 +18,12 @@ from podium.http.forms.infer import FORM, InferRequest, entries_of, infer_reques
 from podium.http.forms.sole import shape_of, sole_input
 from podium.http.receiving import Receiving
 from podium.ipc.arena import Arena
+from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor, check_layout, element_ends
 from podium.serving.contract import Contract
 from podium.serving.named_tensors import check_elements, parse_dtype, parse_shape, text_tensor
 from podium_crds.tensors import DType
 
-INLINE_BYTES = 4096
-"""Below this a tensor stays on the heap: it will travel inside the message."""
 MAX_LENGTH_DIGITS = 12
 
 
@@ -124,7 +123,7 @@ async def _fill(declared: list[_Declared], total: int, body: BodyReader, arena: 
 
 
 def _place(item: _Declared, arena: Arena) -> Tensor:
-    if item.nbytes < INLINE_BYTES:
+    if item.nbytes <= INLINE_BYTES:  # it will travel in the message
         return Tensor(item.dtype, item.shape, memoryview(bytearray(item.nbytes)))
     return arena.tensor(item.dtype, item.shape, item.nbytes)
 

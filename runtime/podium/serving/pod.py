@@ -14,6 +14,7 @@ from podium.errors import WorkerLoadError
 from podium.ipc.arena import Arena
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, write_bootstrap
 from podium.ipc.channel import Broker
+from podium.ipc.protocol import INLINE_BYTES
 from podium.serving.begun import BegunServer
 from podium.serving.forkserver import ForkLost, ForkServers, ForkServerUnavailable
 from podium.serving.process import (
@@ -34,13 +35,6 @@ log = get_logger(__name__)
 
 SETS_ITS_THREADS = frozenset({EngineKind.TORCH, EngineKind.ONNX})
 """Engines whose number of threads is set when the model is loaded."""
-INLINE_BYTES = 16 << 10
-"""Tensors of a batch up to this size in all travel in the message, and spare the arena a slot.
-
-Measured on two cores, round trips in alternation: no difference up to 32 KiB, 1.2 times as long as a slot at 64 KiB,
-twice as long at 256 KiB. `make bench NAME=inline` measures it again.
-"""
-
 
 FORKED_KINDS = frozenset({EngineKind.TORCH, EngineKind.ONNX, EngineKind.PYTHON, EngineKind.HANDLER})
 """Engines whose libraries survive a fork of a single-threaded process. Any other is spawned."""
