@@ -127,6 +127,15 @@ class Probe(Lenient):
     tolerance: float = 0.001
 
 
+class RemoteModel(Lenient):
+    """A model that other pods serve."""
+
+    url: str
+    """Where they are reached: `http://host[:port]`."""
+    model: str
+    """Its name there."""
+
+
 class Member(Lenient):
     """One loaded model of a revision. Members with the same `load_hash` share their workers."""
 
@@ -149,6 +158,8 @@ class Member(Lenient):
     """How long all warm-up requests together may take."""
     smoke_test: Probe | None = None
     trust_remote_code: bool = False
+    remote: RemoteModel | None = None
+    """Nothing is loaded for this member: steps call the pods that serve it. Its artifact has no files then."""
 
 
 class StepInput(Lenient):

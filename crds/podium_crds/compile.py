@@ -12,6 +12,7 @@ from podium_crds.assignment import (
     Generation,
     Member,
     Probe,
+    RemoteModel,
     ResourceRef,
     Revision,
     TrafficTarget,
@@ -41,7 +42,10 @@ def compile_revision(
         name=record.name,
         version=record.version,
         members=tuple(
-            _member(member, pinned.get(member.name), timeout, load_timeout_seconds) for member in record.members
+            _remote_member(member, record.resource.namespace)
+            if member.remote is not None
+            else _member(member, pinned.get(member.name), timeout, load_timeout_seconds)
+            for member in record.members
         ),
         graph=record.graph,
         timeout_seconds=timeout,
@@ -92,6 +96,26 @@ def drain_policy(rollout: RolloutSpec) -> DrainPolicy:
         propagation_seconds=rollout.propagation_seconds,
         drain_timeout_seconds=rollout.drain_timeout_seconds,
         restart_grace_seconds=rollout.restart_grace_seconds,
+    )
+
+
+def service_url(model: str, namespace: str) -> str:
+    """Where an InferenceModel's ready pods are reached in the cluster."""
+    return f"http://{model}.{namespace}.svc"
+
+
+def _remote_member(member: MemberRecord, namespace: str) -> Member:
+    assert member.remote is not None, "a member in other pods"
+    return Member(
+        name=member.name,
+        load_hash=member.load_hash,
+        version=member.definition.version,
+        artifact=Artifact(files={}),
+        engine=EngineSpec(kind=member.definition.engine),
+        inputs=member.definition.inputs,
+        outputs=member.definition.outputs,
+        idempotent=member.definition.idempotent,
+        remote=RemoteModel(url=service_url(member.remote, namespace), model=member.remote),
     )
 
 

@@ -57,6 +57,7 @@ class Placement(StrEnum):
     """Where the members run."""
 
     COLOCATED = "Colocated"
+    REFERENCED = "Referenced"
 
 
 class ModelReference(Strict):
@@ -74,7 +75,8 @@ class PipelineMember(Ruled):
     inline: ModelDefinition | None = None
     """The model, written here."""
     model_ref: ModelReference | None = None
-    """An InferenceModel of the same namespace, whose promoted revision is pinned."""
+    """An InferenceModel of the same namespace, whose promoted revision is pinned; with placement Referenced, whose own
+    pods are called."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -242,7 +244,8 @@ class InferencePipelineSpec(ServingSpec):
     outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1, max_length=MAX_OUTPUTS), KeyedBy("name"), UNORDERED]
     """What the answer carries, and where each value comes from."""
     placement: Placement = Placement.COLOCATED
-    """Colocated: all members in each pod, tensors move through shared memory."""
+    """Colocated: all members in each pod, tensors move through shared memory. Referenced: members with modelRef stay in
+    the pods of their InferenceModel, which steps call over the network; inline members are in each pod."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -26,7 +26,8 @@ from podium_crds.errors import AssignmentTooLargeError, Problem, RecordError, Re
 from podium_crds.graph import Contract, check_graph
 from podium_crds.model import InferenceModel, ModelDefinition
 from podium_crds.parse import Resource
-from podium_crds.pipeline import InferencePipeline, InferencePipelineSpec
+from podium_crds.pipeline import InferencePipeline, InferencePipelineSpec, Placement
+from podium_crds.referenced import called_contract
 from podium_crds.serving import ServingSpec
 
 HASH_VERSION = 1
@@ -104,6 +105,8 @@ class MemberRecord(Lenient):
     name: str
     definition: ModelDefinition
     load_hash: str
+    remote: str | None = None
+    """Name of the InferenceModel whose own pods are called. The definition holds its contract alone then."""
     files: dict[str, str] | None = None
     """Content of a configmap:// source at the time the revision was made, by file name."""
 
@@ -292,6 +295,8 @@ def _members(
         match reference:
             case None:
                 raise ReferenceNotFoundError(f"{path}.modelRef.name", "InferenceModel", member.model_ref.name)
+            case _ if resource.spec.placement is Placement.REFERENCED:
+                members.append(_remote_member(member.name, member.model_ref.name, reference, f"{path}.modelRef.name"))
             case InferenceModel():
                 members.append(_member(member.name, reference.spec, configmaps, f"{path}.modelRef.name"))
             case RevisionRecord():
@@ -299,6 +304,16 @@ def _members(
                 if pinned := reference.digests.get(reference.members[0].name):
                     digests[member.name] = pinned
     return tuple(members), digests
+
+
+def _remote_member(name: str, model: str, reference: "InferenceModel | RevisionRecord", path: str) -> MemberRecord:
+    """A member in other pods. See `called_contract`."""
+    if isinstance(reference, InferenceModel):
+        contract = called_contract(model, reference.spec, reference.spec.exposure, path)
+    else:
+        contract = called_contract(model, reference.members[0].definition, reference.serving.exposure, path)
+    told = {"remote": model, "contract": canonical(contract, frozenset({"inputs", "outputs"}))}
+    return MemberRecord(name=name, definition=contract, load_hash=_digest(told), remote=model, files={})
 
 
 def _member(

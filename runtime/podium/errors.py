@@ -128,3 +128,18 @@ class LeaseError(PodiumError):
 def clipped(message: str, limit: int = MAX_MESSAGE_CHARS) -> str:
     """At most `limit` characters: the beginning is dropped, since the last lines of a traceback say what happened."""
     return message if len(message) <= limit else "…" + message[-(limit - 1) :]
+
+
+class RemoteUnavailable(Overloaded):
+    """A model of other pods cannot be reached, or has no room now.
+
+    `sent` is False where nothing had reached it, so that asking again does nothing twice.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 1.0, *, sent: bool) -> None:
+        super().__init__(message, retry_after_s)
+        self.sent = sent
+
+
+class RemoteFailed(PodiumError):  # noqa: N818
+    """A model of other pods answered with an error of its own, or with what is no answer."""

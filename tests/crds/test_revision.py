@@ -11,6 +11,8 @@ from tests.crds.builders import DIGEST, JsonObject, a_definition, a_model, a_pip
 from tests.crds.largest import largest_model
 from tests.crds.specs import models
 
+from podium_crds.assignment import Member, RemoteModel
+from podium_crds.compile import compile_revision
 from podium_crds.errors import RecordError, ReferenceNotFoundError, ResourceError
 from podium_crds.model import InferenceModel, InferenceModelSpec, ModelDefinition
 from podium_crds.parse import parse_resource
@@ -259,6 +261,55 @@ def test_editing_a_referenced_model_makes_a_new_revision_of_the_pipeline() -> No
     before = revision_of(search, {"echo": model()}, configmaps={}, image="runtime:1")
     after = revision_of(search, {"echo": model(version="2")}, configmaps={}, image="runtime:1")
     assert changed(before, after) == {"load"}
+
+
+FAR = {**REFERENCING, "placement": "Referenced"}
+
+
+def test_a_model_that_is_called_in_its_own_pods_is_pinned_by_its_contract_alone() -> None:
+    options: dict[str, Any] = {"configmaps": {}, "image": "runtime:1"}
+    before = revision_of(pipeline(**FAR), {"echo": model()}, **options)
+    other = {"version": "2", "source": {"uri": "s3://models/echo/2"}, "batching": {"maxBatchSize": 8}, "instances": 3}
+    assert revision_of(pipeline(**FAR), {"echo": model(**other)}, **options) == before
+    private = {"uri": "s3://m/k", "credentialsSecretRef": {"name": "keys"}}
+    assert revision_of(pipeline(**FAR), {"echo": model(source=private)}, **options) == before
+    again = revision_of(pipeline(**FAR), {"echo": model(idempotent=True)}, **options)
+    assert changed(before, again) == {"tuning"}
+    outputs = [{"name": "y", "dtype": "FP32", "shape": [-1]}]
+    assert changed(before, revision_of(pipeline(**FAR), {"echo": model(outputs=outputs)}, **options)) == {"load"}
+    here = revision_of(pipeline(**REFERENCING), {"echo": model()}, **options)
+    assert changed(before, here) == {"shape", "load"}
+    assert RevisionRecord.from_data(before.to_data()) == before
+
+
+def test_a_promoted_revision_and_a_spec_give_the_same_contract_to_call() -> None:
+    options: dict[str, Any] = {"configmaps": {}, "image": "runtime:1"}
+    served = record(a_model()).with_digests({"echo": DIGEST})
+    found = revision_of(pipeline(**FAR), {"echo": served}, **options)
+    assert found == revision_of(pipeline(**FAR), {"echo": model()}, **options)
+    assert found.digests == {}
+
+
+def test_a_member_in_other_pods_compiles_to_their_service_and_no_files() -> None:
+    found = revision_of(pipeline(**FAR), {"echo": model()}, configmaps={}, image="runtime:1")
+    (member,) = compile_revision(found).members
+    assert member.remote == RemoteModel(url=f"http://echo.{found.resource.namespace}.svc", model="echo")
+    assert (member.artifact.uri, member.artifact.files) == (None, {})
+    assert Member.model_validate_json(member.model_dump_json(by_alias=True)) == member
+
+
+def test_a_model_that_steps_cannot_call_is_refused() -> None:
+    guarded = model(exposure={"auth": {"apiKeySecretRef": {"name": "keys"}}})
+    with pytest.raises(
+        ResourceError, match=r"spec\.models\[m\]\.modelRef\.name: InferenceModel echo asks for API keys"
+    ):
+        revision_of(pipeline(**FAR), {"echo": guarded}, configmaps={}, image="runtime:1")
+    document = a_model()
+    document["spec"] = {"source": {"uri": "s3://m/k"}, "engine": "VLLM", "vllm": {}}
+    chat = parse_resource(document)
+    assert isinstance(chat, InferenceModel)
+    with pytest.raises(ResourceError, match="has engine VLLM"):
+        revision_of(pipeline(**FAR), {"echo": chat}, configmaps={}, image="runtime:1")
 
 
 def test_a_graph_that_cannot_run_is_refused_with_the_step_and_the_edge() -> None:

@@ -335,6 +335,27 @@ async def test_a_pipeline_waits_for_its_member_then_serves_and_follows_the_membe
     assert world.node.uids() == pods
 
 
+async def test_a_pipeline_that_refers_to_a_model_loads_nothing_for_it_and_is_not_rolled_with_it(
+    world: World, operator: OperatorProcess
+) -> None:
+    document = chain(world.namespace, {"modelRef": {"name": "scale"}})
+    document["spec"]["placement"] = "Referenced"
+    await world.apply(document)
+    await world.until("Validated", "False", "ReferenceNotFound", of=CHAIN)
+    await world.apply(scale(world.namespace, 2))
+    await world.until("Ready", "True")
+    await world.until("Ready", "True", of=CHAIN)
+    first = (await world.model(*CHAIN))["status"]["currentRevision"]
+    with pytest.raises(AssertionError, match=r"cale at http://scale.*cannot be reached"):
+        await run_chain(world, 1.0)  # nobody resolves Service names here: the step has asked the right one
+    await world.apply(scale(world.namespace, 3))
+    await world.until("Ready", "True")
+    assert (await world.ask(1.0))[0] == 3.0
+    settled = (await world.model(*CHAIN))["status"]
+    assert settled["currentRevision"] == settled["updateRevision"] == first
+    assert [row["name"] for row in settled["revisions"]] == [first]
+
+
 async def test_a_pipeline_takes_the_promoted_revision_of_a_member_with_pods_of_its_own(
     world: World, operator: OperatorProcess
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from podium_crds.errors import CrdsError, ReferenceNotFoundError
 from podium_crds.model import InferenceModel
 from podium_crds.parse import Resource, parse_resource
+from podium_crds.pipeline import InferencePipeline, Placement
 from podium_crds.reasons import Reason
 from podium_crds.revision import RevisionRecord, references, revision_of
 from podium_operator.cache import Cache
@@ -19,6 +20,14 @@ def problem_of(error: CrdsError) -> Problem:
     """Why a spec gives no revision, as the condition has it."""
     reason = Reason.REFERENCE_NOT_FOUND if isinstance(error, ReferenceNotFoundError) else Reason.INVALID_SPEC
     return Problem(reason, str(error))
+
+
+def _must_serve(models: Mapping[str, InferenceModel | RevisionRecord]) -> None:
+    """Raises ReferenceNotFoundError for a model without pods that have served: nobody would answer its steps."""
+    for name, found in models.items():
+        if isinstance(found, InferenceModel):
+            wanted = f"{name}, with replicas and a revision that serves (placement: Referenced calls its pods),"
+            raise ReferenceNotFoundError("spec.models", "InferenceModel", wanted)
 
 
 class References:
@@ -59,6 +68,8 @@ class References:
         """
         namespace, needed = resource.metadata.namespace, references(resource)
         models = self.models(namespace, needed.models)
+        if isinstance(resource, InferencePipeline) and resource.spec.placement is Placement.REFERENCED:
+            _must_serve(models)
         unpinned = [model for model in models.values() if isinstance(model, InferenceModel)]
         wanted = needed.configmaps.union(*(references(model).configmaps for model in unpinned))
         configmaps = await self.configmaps(namespace, wanted)

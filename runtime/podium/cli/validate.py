@@ -43,7 +43,8 @@ def _tell_revisions(spec: LocalSpec) -> None:
 def _members(spec: LocalSpec) -> list[Member]:
     """Every model of the files once, whichever resources it is a member of."""
     compiled = [compile_revision(record) for record in spec.records]
-    return list({member.load_hash: member for revision in compiled for member in revision.members}.values())
+    loaded = [member for revision in compiled for member in revision.members if member.remote is None]
+    return list({member.load_hash: member for member in loaded}.values())
 
 
 def _run(members: list[Member], repeat: int, *, as_json: bool) -> int:

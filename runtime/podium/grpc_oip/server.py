@@ -22,6 +22,7 @@ from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium.telemetry.logging import get_logger
+from podium.telemetry.outgoing import TRACE
 
 log = get_logger(__name__)
 
@@ -123,6 +124,7 @@ class GrpcService:
         account = account_of(caller.trace, self._door.spans, None)
         if account is not None:
             caller.trace = caller.trace.sampled()
+        TRACE.set(caller.trace)
         context.set_trailing_metadata(answer_metadata(caller, None))
         status = STATUS_CLIENT_GONE
         try:

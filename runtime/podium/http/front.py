@@ -48,6 +48,7 @@ from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
+from podium.telemetry.outgoing import TRACE
 from podium.telemetry.traced import Spans
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
@@ -136,6 +137,7 @@ class FrontDoor:
             account = account_of(caller.trace, self._spans, caller.fields.get(EXPLAIN))
             if account is not None and account.is_traced:
                 caller.trace = caller.trace.sampled()
+            TRACE.set(caller.trace)
             exchange = Exchange(scope, receive, send, route, caller, self._admission.enter(), account)
             with account.kept() if account is not None else nullcontext():
                 await self._serve(exchange)

@@ -4,8 +4,10 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from podium.serving.callee import Callee
 from podium.serving.errors import RevisionFailedError
 from podium.serving.live import LiveRevision
+from podium.serving.remote import RemoteGroup
 from podium.serving.shared_groups import SharedGroup, SharedGroups
 from podium.serving.warming import smoke_test, warm_up
 from podium.telemetry.clock import utc_now
@@ -69,6 +71,11 @@ class HostedRevision:
         known = shared.digest if shared else None
         return None not in (known, member.artifact.digest) and known != member.artifact.digest
 
+    @property
+    def _loaded(self) -> tuple[Member, ...]:
+        """The members that run in this pod."""
+        return tuple(member for member in self.spec.members if member.remote is None)
+
     def start(self) -> None:
         """Begins to load."""
         self._task = asyncio.create_task(self._load_until_ready(), name=f"load {self.name}")
@@ -83,7 +90,7 @@ class HostedRevision:
 
     def apply_tuning(self) -> None:
         """Gives the shared workers this revision's batching: done when it becomes active."""
-        for member in self.spec.members:
+        for member in self._loaded:
             if group := self.held[member.name].group:
                 tuned = {
                     "idempotent": member.idempotent,
@@ -160,18 +167,20 @@ class HostedRevision:
     async def _load(self) -> None:
         self.enter(RevisionState.FETCHING)
         self._changed()
-        self.held = {member.name: self._groups.hold(member) for member in self.spec.members}
+        self.held = {member.name: self._groups.hold(member) for member in self._loaded}
         if self.is_wanted_for_serving:
             self.promote()
         for shared in self.held.values():
             await self._groups.fetch(shared)
         self._check_digests()
         self.enter(RevisionState.LOADING)
-        groups = {}
-        for member in self.spec.members:
+        groups: dict[str, Callee] = {
+            member.name: RemoteGroup(member, self._groups.remotes) for member in self.spec.members if member.remote
+        }
+        for member in self._loaded:
             groups[member.name] = await self._groups.start(self.held[member.name])
         self.enter(RevisionState.WARMING)
-        for member in self.spec.members:
+        for member in self._loaded:
             await self._warm(member, self.held[member.name])
         self.live = LiveRevision(self.resource, self.spec, groups)
 

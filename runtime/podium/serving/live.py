@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from podium.errors import StreamingMismatch, WorkerDied
+from podium.errors import RemoteUnavailable, StreamingMismatch, WorkerDied
 from podium.graph.executor import GraphRun, execute
 from podium.graph.paces import Paces
 from podium.graph.plan import GraphPlan
 from podium.ipc.tensor import Tensor
+from podium.serving.callee import Callee
 from podium.serving.contract import Contract
 from podium.serving.direct import Answered, DirectCall
 from podium.serving.group import WorkerGroup
@@ -24,11 +25,11 @@ class LiveRevision:
     Who pins it (`enter`) must let it go (`leave`); it is unloaded only at zero. The lifecycle owns the groups.
     """
 
-    def __init__(self, resource: ResourceRef, spec: Revision, groups: Mapping[str, WorkerGroup]) -> None:
+    def __init__(self, resource: ResourceRef, spec: Revision, groups: Mapping[str, Callee]) -> None:
         self.resource = resource
         self.spec = spec
         self.groups = groups
-        """Member name → its workers."""
+        """Member name → its workers, or the model of other pods that it is."""
         self.contract = Contract.of(spec)
         self.counts = RequestCounts()
         self.stream_counts = StreamCounts()
@@ -118,6 +119,7 @@ class LiveRevision:
 
     def _stream_of(self, member: str, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> StreamedAnswer:
         group = self.groups[member]
+        assert isinstance(group, WorkerGroup), "models of other pods do not stream"
         return group.stream(inputs, request_id=request_id, deadline=deadline, counts=self.stream_counts)
 
     def begin(
@@ -126,11 +128,15 @@ class LiveRevision:
         """As `infer`, with a callback in place of a task; for a revision without a graph. Raises PodiumError."""
         assert self._plan is None, "a graph is walked by tasks"
         group = self.groups[self.spec.members[0].name]
+        assert isinstance(group, WorkerGroup), "a model without a graph is loaded here"
         return group.begin(inputs, request_id=request_id, deadline=deadline, answered=answered, priority=priority)
 
     def may_retry(self, member: str, error: Exception) -> bool:
-        """A step may run again after its worker died, if the member is idempotent."""
-        return isinstance(error, WorkerDied) and (self._members[member].idempotent or not error.started)
+        """A step may run again after its worker died or its model could not be reached, if the member is idempotent or
+        had not begun."""
+        if isinstance(error, WorkerDied):
+            return self._members[member].idempotent or not error.started
+        return isinstance(error, RemoteUnavailable) and (self._members[member].idempotent or not error.sent)
 
 
 class _MemberCalls:

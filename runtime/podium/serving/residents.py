@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from podium.serving.drain import DrainState
+from podium.serving.live import LiveRevision
 from podium.serving.resident import Resident
 from podium.serving.routing import Router
 from podium.serving.shared_groups import SharedGroups
@@ -19,6 +20,7 @@ class Residents:
         self.router = Router()
         self.drain = DrainState()
         self.groups = groups
+        groups.remotes.find_here = self._model_here
         self.on_change: Callable[[], None] = _nothing
         """Called after every change of state of any resident."""
         self._clock = clock
@@ -59,6 +61,10 @@ class Residents:
             propagation_seconds=max(policy.propagation_seconds for policy in policies),
             drain_timeout_seconds=max(policy.drain_timeout_seconds for policy in policies),
         )
+
+    def _model_here(self, name: str) -> LiveRevision | None:
+        route = self.router.table.routes.get((ResourceKind.MODEL, name))
+        return route.next() if route is not None else None
 
     def _changed(self) -> None:
         self.on_change()

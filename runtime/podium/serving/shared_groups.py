@@ -14,6 +14,7 @@ from podium.artifacts import ArtifactError, ArtifactStore
 from podium.errors import WorkerLoadError
 from podium.serving.errors import RevisionFailedError
 from podium.serving.group import PodResources, WorkerGroup
+from podium.serving.remote import Remotes
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Member, Progress
 from podium_crds.reasons import Reason
@@ -62,6 +63,8 @@ class SharedGroups:
         self._pod = pod
         self._artifacts = artifacts
         self._stop_grace_s = stop_grace_s
+        self.remotes = Remotes(pod.arena)
+        """Models of other pods."""
         self._groups: list[SharedGroup] = []
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -121,9 +124,10 @@ class SharedGroups:
         return tuple(rows for rows, _ in sizes.most_common(WARMED_SIZES))
 
     async def stopped(self) -> None:
-        """Waits until every group that was let go of has ended; bounded by their grace."""
+        """Waits until every group that was let go of has ended; bounded by their grace. Nobody is called any more."""
         if self._stopping:
             await asyncio.wait(self._stopping)
+        await self.remotes.close()
 
     async def _fetch(self, shared: SharedGroup) -> None:
         def progress(done: int, total: int | None) -> None:

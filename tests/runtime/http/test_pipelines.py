@@ -78,6 +78,15 @@ spec:
 ---
 apiVersion: podium.dev/v1alpha1
 kind: InferencePipeline
+metadata: {name: referring}
+spec:
+  placement: Referenced
+  models: [{name: work, modelRef: {name: slow}}]
+  steps: [{name: one, model: work, inputs: [{name: x, from: request.x}]}]
+  outputs: [{name: y, from: one.y}]
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferencePipeline
 metadata: {name: right}
 spec:
   models: [{name: job, modelRef: {name: slow}}]
@@ -301,6 +310,15 @@ def test_a_pipeline_answers_as_a_model_of_the_open_inference_protocol(pipelines:
     assert answer.json()["outputs"][0]["data"] == [3.5] * 12288
     words = {"inputs": []}
     assert httpx.post(f"{pipelines.url}/v2/models/talk/infer", json=words).status_code == 422
+
+
+def test_a_reference_to_a_model_of_the_same_process_is_resolved_there(pipelines: Server) -> None:
+    labels = ("model", "member")
+    before = series(pipelines, "podium_batch_size_sum", *labels)["slow", "slow"]
+    assert outputs(ask(pipelines, "referring", {"x": [[1.0]]})) == {"y": [[2.0]]}
+    after = series(pipelines, "podium_batch_size_sum", *labels)
+    assert after["slow", "slow"] == before + 1
+    assert ("referring", "work") not in after, "nothing is loaded for it"
 
 
 def test_no_slot_is_left_when_every_answer_has_gone(pipelines: Server) -> None:
