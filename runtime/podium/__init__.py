@@ -7,16 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from podium.sdk.errors import TraceError
     from podium.sdk.handler import Handler, InvalidItem
+    from podium.sdk.members import model
     from podium.sdk.model import Model, ModelContext
+    from podium.sdk.trace import cond, parallel, trace
 
-__all__ = ["Handler", "InvalidItem", "Model", "ModelContext"]
+__all__ = ["Handler", "InvalidItem", "Model", "ModelContext", "TraceError", "cond", "model", "parallel", "trace"]
 
 _HOMES = {
     "Handler": "podium.sdk.handler",
     "InvalidItem": "podium.sdk.handler",
     "Model": "podium.sdk.model",
     "ModelContext": "podium.sdk.model",
+    "TraceError": "podium.sdk.errors",
+    "cond": "podium.sdk.trace",
+    "model": "podium.sdk.members",
+    "parallel": "podium.sdk.trace",
+    "trace": "podium.sdk.trace",
 }
 
 

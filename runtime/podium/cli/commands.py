@@ -101,6 +101,29 @@ def validate(
 
 
 @app.command()
+def trace(
+    target: Annotated[str, typer.Argument(help="module:function, found from the working directory.")],
+    name: Annotated[str | None, typer.Option(help="Name of the pipeline; otherwise the function's.")] = None,
+) -> None:
+    """Print the InferencePipeline that a Python function was traced to."""
+    from podium.cli.trace import print_trace
+
+    raise typer.Exit(print_trace(target, name))
+
+
+@app.command()
+def graph(
+    file: Files,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, mermaid or svg.")] = "text",
+    name: Annotated[str | None, typer.Option(help="Which pipeline, where the files hold several.")] = None,
+) -> None:
+    """Draw the graph of a pipeline."""
+    from podium.cli.graph import print_graph
+
+    raise typer.Exit(print_graph(tuple(file), output, name))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(distribution_version("podium"))

@@ -69,7 +69,7 @@ def compile_texts(texts: Mapping[Path, str]) -> LocalSpec:
     resources: list[Resource] = []
     configmaps: dict[str, dict[str, str]] = {}
     for path, text in texts.items():
-        resources += load_resources(_absolute(text, path.resolve().parent), str(path))
+        resources += load_resources(absolute(text, path.resolve().parent), str(path))
         configmaps.update(_configmaps(text))
     _refuse_twins(resources)
     models = {r.metadata.name: r for r in resources if isinstance(r, InferenceModel)}
@@ -86,7 +86,8 @@ def explain(error: CrdsError) -> list[str]:
     return [str(error)]
 
 
-def _absolute(text: str, folder: Path) -> str:
+def absolute(text: str, folder: Path) -> str:
+    """The text with `file:./…` made absolute, as seen from `folder`."""
     return RELATIVE.sub(lambda match: f"file://{(folder / match['path']).resolve()}", text)
 
 

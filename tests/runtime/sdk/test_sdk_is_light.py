@@ -9,7 +9,7 @@ from podium import Model
 
 CHECK = """
 import sys
-from podium import Model, ModelContext
+from podium import Model, ModelContext, TraceError, cond, model, parallel, trace
 class Mine(Model):
     def infer(self, inputs):
         return inputs
