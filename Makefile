@@ -54,7 +54,8 @@ format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff check --fix
 
 test: setup setup-vllm ## Everything that needs no node: units, real processes, the operator on a real API server
-	$(BIN)/python -m pytest tests --ignore tests/mutants $(TWO_AT_ONCE)
+	$(BIN)/python -m pytest tests --ignore tests/mutants --ignore tests/integration $(TWO_AT_ONCE)
+	$(BIN)/python -m pytest tests/integration $(TWO_AT_ONCE)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
 test-vllm: setup-vllm ## The tests of engine VLLM alone, under its own environment

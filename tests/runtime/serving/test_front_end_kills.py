@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,9 +67,9 @@ def family(pid: int) -> set[int]:
 class Victim:
     """`podium serve` with one model, its folder for temporary files to itself."""
 
-    def __init__(self, process: Podium, folder: Path) -> None:
+    def __init__(self, process: Podium, temporary: Path) -> None:
         self.process = process
-        self.folder = folder
+        self.temporary = temporary
         self.url = process.says("listening on").split()[2]
 
     def becomes_ready(self) -> None:
@@ -84,20 +85,21 @@ class Victim:
         self.process.signal(signal.SIGKILL)
         assert self.process.ends() == -signal.SIGKILL
         until(lambda: not processes & parents().keys(), f"the end of {processes}")
-        assert not list((self.folder / "tmp").iterdir())
+        assert not list(self.temporary.iterdir())
 
 
 @contextmanager
 def victim(folder: Path) -> Iterator[Victim]:
-    (folder / "tmp").mkdir()
     (folder / "models.yaml").write_text(resources(folder))
-    environment = {
-        "PODIUM_STATE_DIR": str(folder / "state"),
-        "PODIUM_ARENA_BYTES": str(16 << 20),
-        "TMPDIR": str(folder / "tmp"),
-    }
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
-        yield Victim(process, folder)
+    # A socket's path is short, and pytest's folders are not.
+    with tempfile.TemporaryDirectory(prefix="podium-kills-") as temporary:
+        environment = {
+            "PODIUM_STATE_DIR": str(folder / "state"),
+            "PODIUM_ARENA_BYTES": str(16 << 20),
+            "TMPDIR": temporary,
+        }
+        with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
+            yield Victim(process, Path(temporary))
 
 
 @pytest.fixture
