@@ -152,6 +152,19 @@ def described_exit(status: int | None) -> str:
         return f"signal {-status}"
 
 
+def described_death(status: int | None) -> str:
+    """As `described_exit`, for a model that had been loaded: with the likeliest cause, where there is one.
+
+    That it wrote to an input is not known: other faults of native code end the same way.
+    """
+    words = described_exit(status)
+    if status != -signal.SIGSEGV:
+        return words
+    return (
+        f"{words} (native code writing to an input ends so, as inputs are mapped read-only: x = x / 255, not x /= 255)"
+    )
+
+
 def memory_bytes(pid: int) -> tuple[int, int]:
     """Private and shared resident bytes of a process; zeros where it is gone. Blocking: milliseconds if large."""
     private = shared = 0

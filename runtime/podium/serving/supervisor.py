@@ -38,7 +38,7 @@ from podium.serving.llm_totals import LlmTotals
 from podium.serving.memory import MIB, load_budget, overrun
 from podium.serving.pod import PodResources
 from podium.serving.priority import hold_back, let_go
-from podium.serving.process import described_exit, memory_bytes
+from podium.serving.process import described_death, described_exit, memory_bytes
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Artifact, Member
 from podium_crds.reasons import Reason
@@ -261,7 +261,7 @@ class Supervisor:
             self.private_bytes, self.shared_bytes = await asyncio.to_thread(memory_bytes, life.process.pid)
 
     def _mourn(self, status: int | None, journal_fd: int) -> None:
-        how = described_exit(status)
+        how = described_death(status)
         reason, self._kill_reason = self._kill_reason, None
         words = f"ended with {how}" if reason is None else f"was killed: {reason}"
         if not self._stopping:
