@@ -59,6 +59,8 @@ class _Running:
     is_cancelled: bool = False
     has_begun: bool = False
     """The status of its answer is out."""
+    has_ended: bool = False
+    """The last of its answer is on its way: it is too late to cancel it."""
     number: int = 0
     """What its frames carry, once they have been read."""
 
@@ -107,7 +109,7 @@ class RpcRoutes:
     async def cancel(self, call: Call, request_id: str) -> int:
         """Cancels a call. Raises UnknownCallError where none of that id is under way for the same API key."""
         running = self._running.get(request_id)
-        if running is None or running.key != call.key:
+        if running is None or running.has_ended or running.key != call.key:
             raise UnknownCallError(f"no call with the request id {request_id[:80]!r} is under way")
         if not running.is_cancelled:
             running.is_cancelled = True
@@ -229,6 +231,11 @@ async def _refuse(call: Call, error: ErrorAnswer, running: _Running) -> int:
 def _noting(send: Send, running: _Running) -> Send:
     async def noted(sent: Message) -> None:
         running.has_begun = True
+        is_whole = sent["type"] == "http.response.start" and any(
+            name == b"content-length" for name, _ in sent["headers"]
+        )
+        is_last = sent["type"] == "http.response.body" and not sent.get("more_body", False)
+        running.has_ended = running.has_ended or is_whole or is_last
         await send(sent)
 
     return noted

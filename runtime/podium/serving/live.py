@@ -105,7 +105,7 @@ class LiveRevision:
         def open_stream(step: str, given: Mapping[str, Tensor], due: float) -> StreamedAnswer:
             return self._stream_of(plan.steps[step].step.model, given, request_id, due)
 
-        return PipelineStream(run, self._streaming, open_stream)
+        return PipelineStream(run, self._streaming, open_stream, calls.ended)
 
     @property
     def _streaming(self) -> frozenset[str]:

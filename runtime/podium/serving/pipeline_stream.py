@@ -1,7 +1,7 @@
 """`PipelineStream`: the answer of a pipeline in chunks: all steps but the last run first, the last one streams."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,6 +12,7 @@ from podium.graph.plan import ValueRef
 from podium.ipc.tensor import Tensor
 from podium.serving.streamed import StreamedAnswer
 from podium.serving.streams import Outputs
+from podium.telemetry.timeline import CURRENT, Stage
 
 
 class Open(Protocol):
@@ -28,11 +29,16 @@ class PipelineStream:
     ends in a step which does not stream, the whole answer is the one chunk.
     """
 
-    def __init__(self, run: GraphRun, streaming: frozenset[str], open_stream: Open) -> None:
-        """`streaming`: those of the plan's last steps that stream. The run is owned from here on."""
+    def __init__(
+        self, run: GraphRun, streaming: frozenset[str], open_stream: Open, ended: Callable[[str, float], None]
+    ) -> None:
+        """`streaming`: those of the plan's last steps that stream. The run is owned from here on. `ended` is told the
+        step that streamed, once, and how many seconds it took."""
         self._run = run
         self._streaming = streaming
         self._open = open_stream
+        self._ended: Callable[[str, float], None] | None = ended
+        self._started = 0.0
         self._step: str | None = None
         self._answer: StreamedAnswer | None = None
         self._outputs: Outputs = {}
@@ -53,6 +59,7 @@ class PipelineStream:
         """Ends it wherever it stands. Idempotent."""
         if self._answer is not None:
             self._answer.close()
+        self._note_end()
         self._release()
         self._run.release()
 
@@ -84,8 +91,17 @@ class PipelineStream:
         first = chunks[0] if chunks else {}
         return [{**self._outputs, **first}, *chunks[1:]]
 
+    def _note_end(self) -> None:
+        ended, self._ended = self._ended, None
+        if ended is None or self._step is None:
+            return
+        now = asyncio.get_running_loop().time()
+        ended(self._step, now - self._started)
+        if (timeline := CURRENT.get()) is not None:
+            timeline.add(Stage("step", self._started, now, self._step))
+
     def _start(self, step: str) -> None:
-        self._step = step
+        self._step, self._started = step, asyncio.get_running_loop().time()
         try:
             self._answer = self._open(step, self._run.inputs_of(step), self._run.deadline_of(step))
         except Exception as error:

@@ -274,6 +274,13 @@ def test_a_branch_that_ends_in_a_streaming_step_streams(pipelines: Server) -> No
         assert end == ("end", {"chunks": 3})
 
 
+def test_a_step_that_streams_is_timed_to_its_end(pipelines: Server) -> None:
+    name, labels = "podium_step_duration_seconds_count", ("model", "step")
+    before = series(pipelines, name, *labels).get(("talk", "loud"), 0)
+    talk(pipelines, "talk")
+    until(lambda: series(pipelines, name, *labels).get(("talk", "loud"), 0) == before + 1, "the step is counted")
+
+
 def test_a_branch_that_does_not_stream_is_one_chunk(pipelines: Server) -> None:
     chunk, end = events(talk(pipelines, "be still"))
     assert {name: value["data"] for name, value in chunk[1]["outputs"].items()} == {"still": [3.0], "seen": [2.0]}  # type: ignore[attr-defined]

@@ -135,6 +135,21 @@ def test_a_stream_is_cancelled_in_its_middle(pipelines: Server) -> None:
             list(chunks)
 
 
+def test_calls_that_are_cancelled_as_they_are_answered_end_whole_or_cancelled(server: Server) -> None:
+    """Whenever the cancelling comes: no answer is cut, and the connection goes on."""
+    with RpcClient(server.url) as asking, RpcClient(server.url) as cancelling, ThreadPoolExecutor(1) as pool:
+        x = np.ones((1, 200_000), np.float32)
+        for number in range(30):
+            running = pool.submit(asking.call, "echo", {"x": x}, request_id=f"race-{number}")
+            while not running.done():
+                cancelling.cancel(f"race-{number}")
+            try:
+                np.testing.assert_array_equal(running.result()["x"], x)
+            except ClientError as error:
+                assert error.code == "cancelled"  # noqa: PT017 - either end is right
+    assert not [line for line in server.process.lines if "Traceback" in line or "request_broke" in line]
+
+
 def test_one_id_names_one_call_at_a_time(server: Server, rpc: RpcClient) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(rpc.call, "moody", {"order": np.array([3])}, request_id="one")
