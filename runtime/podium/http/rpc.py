@@ -7,6 +7,7 @@ An answer has the status that every route gives, and frames as its body, errors 
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from math import ceil
 
 from podium.errors import DeadlineExceeded, InvalidInput
 from podium.frames import Broken, End, FrameError, FrameKind, RpcCode, call_of, frame, frames_of, message, structured
@@ -223,7 +224,8 @@ async def _refuse(call: Call, error: ErrorAnswer, running: _Running) -> int:
     if running.has_begun:
         await call.send({"type": "http.response.body", "body": body})
     else:
-        retry = ((b"retry-after", b"1"),) if error.retry_after_s is not None else ()
+        seconds = error.retry_after_s
+        retry = ((b"retry-after", str(max(1, ceil(seconds))).encode()),) if seconds is not None else ()
         await respond(call.send, Answer(error.status, body, MEDIA_TYPE, (*error.headers, *retry)), call.headers())
     return error.status
 

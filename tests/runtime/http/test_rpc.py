@@ -115,6 +115,18 @@ def test_an_unknown_name_and_an_oversize_body_are_refused(server: Server) -> Non
     assert refusal(large).reason == "too_large"
 
 
+def test_where_there_is_no_room_the_frame_says_when_to_ask_again(server: Server) -> None:
+    """One request runs, one waits: of four at once some are refused."""
+    slow = body("moody", {"inputs": {"order": [3]}})
+    with ThreadPoolExecutor(4) as pool:
+        answers = [future.result() for future in [pool.submit(post, server, slow, "moody") for _ in range(4)]]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused
+    for answer in refused:
+        assert int(answer.headers["retry-after"]) >= 1
+        assert (refusal(answer).code, refusal(answer).retryable) == (8, True)
+
+
 def test_a_call_is_cancelled_by_its_id(server: Server, rpc: RpcClient) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(rpc.call, "moody", {"order": np.array([3])}, request_id="to-cancel")
