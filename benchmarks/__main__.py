@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import batching, coldstart, echo, footprint, inline, ipc, tensor
+from benchmarks import batching, coldstart, echo, footprint, inline, ipc, pipelines, tensor
 from benchmarks.result import FULL, QUICK, Effort, Result
 
 BENCHMARKS: dict[str, Callable[[Effort], Result]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Result]] = {
     "footprint": lambda _: footprint.run(),
     "inline": inline.run,
     "ipc": ipc.run,
+    "pipelines": pipelines.run,
     "tensor": tensor.run,
 }
 
