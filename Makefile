@@ -103,7 +103,7 @@ lock: setup ## Pin every dependency again, with hashes
 	echo 'hatchling>=1.27' | $(LOCK) - -o images/build-requirements.txt
 	printf 'moto[s3]\nflask\nflask-cors\n' | $(LOCK) - -c requirements/dev.txt -o images/store/requirements.txt
 
-bench: setup ## Measure: every benchmark, or NAME=batching|coldstart|echo|footprint|inline|ipc|tensor (see python -m benchmarks --help); writes benchmarks/results
+bench: setup ## Measure: every benchmark, or NAME=batching|coldstart|echo|footprint|inline|ipc|pipelines|tensor (see python -m benchmarks --help); writes benchmarks/results
 	$(BIN)/python -m benchmarks $(NAME)
 
 ci: ## What continuous integration runs
