@@ -1,0 +1,65 @@
+"""The pipelines of examples/pipelines: their Python is their YAML, and what is served answers what is written there."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from e2e.clusters.paths import REPOSITORY
+from tests.runtime.serving.processes import podium
+
+EXAMPLE = REPOSITORY / "examples" / "pipelines"
+NAMES = ("classify", "cascade", "ensemble", "multimodal")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example, with what its prepare.py writes."""
+    target = tmp_path_factory.mktemp("pipelines") / "pipelines"
+    shutil.copytree(EXAMPLE, target, ignore=shutil.ignore_patterns("artifact", "__pycache__"))
+    subprocess.run([sys.executable, target / "prepare.py"], check=True, timeout=60)
+    return target
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """All of them, served by one process."""
+    files = [argument for name in NAMES for argument in ("-f", str(folder / f"{name}.yaml"))]
+    with podium("serve", *files, "--port", "0", PODIUM_STATE_DIR=str(folder / "state")) as process:
+        address = process.says("listening on").split()[2]
+        for name in NAMES:
+            process.says(f"{name}: now serving revision")
+        yield address
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_yaml_is_what_the_function_is_traced_to(folder: Path, name: str) -> None:
+    argv = [sys.executable, "-c", "from podium.cli.main import app; app()", "trace", f"flows:{name}"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert yaml.safe_load(done.stdout) == yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text()), done.stderr
+
+
+def exchanges() -> list[Any]:
+    """Every request that the examples write down, with its answer."""
+    found = [(name, each) for name in NAMES for each in json.loads((EXAMPLE / "expected" / f"{name}.json").read_text())]
+    return [pytest.param(name, each, id=f"{name}-{each['what'].replace(' ', '-')}") for name, each in found]
+
+
+@pytest.mark.parametrize(("name", "exchange"), exchanges())
+def test_the_answer_is_the_one_written_down(url: str, name: str, exchange: dict[str, Any]) -> None:
+    answer = httpx.post(f"{url}/v1/pipelines/{name}:run", json={"inputs": exchange["inputs"]}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    outputs = {key: tensor["data"] for key, tensor in answer.json()["outputs"].items()}
+    assert outputs.keys() == exchange["outputs"].keys()
+    for key, expected in exchange["outputs"].items():
+        if isinstance(expected[0], float):
+            np.testing.assert_allclose(outputs[key], expected, atol=1e-3)
+        else:
+            assert outputs[key] == expected
