@@ -63,3 +63,16 @@ def test_the_answer_is_the_one_written_down(url: str, name: str, exchange: dict[
             np.testing.assert_allclose(outputs[key], expected, atol=1e-3)
         else:
             assert outputs[key] == expected
+
+
+def test_the_graph_of_minilm_is_what_its_function_is_traced_to() -> None:
+    argv = [sys.executable, "-c", "from podium.cli.main import app; app()", "trace", "flow:embed"]
+    folder = REPOSITORY / "examples" / "minilm"
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    traced = yaml.safe_load(done.stdout)
+    written = list(yaml.safe_load_all((folder / "minilm.yaml.in").read_text()))[1]
+    assert traced["metadata"] == written["metadata"]
+    for part in ("steps", "outputs"):
+        assert traced["spec"][part] == written["spec"][part]
+    assert [member["name"] for member in traced["spec"]["models"]] == [m["name"] for m in written["spec"]["models"]]
