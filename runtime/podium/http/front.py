@@ -4,7 +4,6 @@ Every answer carries a request id, the trace it belongs to and, where one is kno
 closes, `Connection: close`.
 """
 
-import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -260,15 +259,8 @@ class FrontDoor:
         self, exchange: Exchange, revision: LiveRevision, inputs: dict[str, Tensor], deadline: float, priority: int
     ) -> dict[str, Tensor]:
         """The outputs; if the client leaves before they are there, the work is cancelled and ClientGoneError raised."""
-        watch = DisconnectWatch(exchange.receive)
-        try:
+        with DisconnectWatch(exchange.receive):
             return await revision.infer(inputs, exchange.caller.request_id, deadline, priority)
-        except asyncio.CancelledError:
-            if watch.client_left and watch.uncancel():
-                raise ClientGoneError("the client closed the connection") from None
-            raise
-        finally:
-            watch.stop()
 
     def _headers(self, exchange: Exchange) -> Headers:
         pinned = exchange.admitted.revision

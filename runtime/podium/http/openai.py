@@ -19,7 +19,7 @@ from podium.http.asgi import JSON, Answer, respond
 from podium.http.body import BodyReader
 from podium.http.call import Call
 from podium.http.disconnect import DisconnectWatch
-from podium.http.errors import ClientGoneError, ErrorAnswer, answer_for
+from podium.http.errors import ErrorAnswer, answer_for
 from podium.http.limits import Limits
 from podium.http.receiving import Receiving
 from podium.http.streaming import abort
@@ -90,15 +90,8 @@ class OpenAIRoutes:
         """
         raw = await self._body(call)
         revision = self._revision(call, asked_model(raw))
-        watch = DisconnectWatch(call.receive)
-        try:
+        with DisconnectWatch(call.receive):
             return await self._respond(call, revision, raw)
-        except asyncio.CancelledError:
-            if watch.client_left and watch.uncancel():
-                raise ClientGoneError("the client closed the connection") from None
-            raise
-        finally:
-            watch.stop()
 
     async def _body(self, call: Call) -> bytes:
         body = BodyReader(call.fields, call.receive, self._limits, self._receiving)

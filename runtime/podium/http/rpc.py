@@ -154,15 +154,8 @@ class RpcRoutes:
         return _Work(revision, served, asked.request, inputs, request, deadline)
 
     async def _infer(self, call: Call, work: _Work) -> int:
-        watch = DisconnectWatch(call.receive)
-        try:
+        with DisconnectWatch(call.receive):
             outputs = await work.revision.infer(work.inputs, call.request_id, work.deadline, work.request.priority)
-        except asyncio.CancelledError:
-            if watch.client_left and watch.uncancel():
-                raise ClientGoneError("the client closed the connection") from None
-            raise
-        finally:
-            watch.stop()
         try:
             answer = await self._codecs.write(Form.MSGPACK, work.served, work.request, outputs)
         finally:

@@ -17,7 +17,7 @@ import orjson
 from podium.errors import DeadlineExceeded
 from podium.http.asgi import ABORT, DUMP_OPTIONS, Fields, Headers, Receive, Scope, Send
 from podium.http.disconnect import DisconnectWatch
-from podium.http.errors import ClientGoneError, ErrorAnswer, answer_for
+from podium.http.errors import ErrorAnswer, answer_for
 from podium.http.forms.document import Tensors
 from podium.http.forms.named import NamedRequest, chosen
 from podium.http.routes import RouteForm
@@ -128,21 +128,15 @@ async def answer_stream(call: StreamCall, revision: LiveRevision, inputs: Tensor
     `inputs` are borrowed until it has returned. Raises PodiumError where nothing was sent yet, ClientGoneError.
     """
     deadline = call.deadline
-    watch = DisconnectWatch(call.receive)
     try:
-        async with revision.stream(inputs, call.request_id, deadline) as answer:
-            first = await answer.read()
-            async with asyncio.timeout_at(deadline + SEND_GRACE_S):
-                return await _send(call, answer, first, events)
-    except asyncio.CancelledError:
-        if watch.client_left and watch.uncancel():
-            raise ClientGoneError("the client closed the connection") from None
-        raise
+        with DisconnectWatch(call.receive):
+            async with revision.stream(inputs, call.request_id, deadline) as answer:
+                first = await answer.read()
+                async with asyncio.timeout_at(deadline + SEND_GRACE_S):
+                    return await _send(call, answer, first, events)
     except TimeoutError:
         abort(call.scope)
         return answer_for(DeadlineExceeded("the client read nothing until the deadline had passed")).status
-    finally:
-        watch.stop()
 
 
 async def _send(call: StreamCall, answer: ChunkedAnswer, first: list[Outputs], events: EventForm) -> int:
