@@ -277,6 +277,10 @@ class RevisionState(StrEnum):
     FAILED = "Failed"
 
 
+LOADED_STATES = (RevisionState.READY, RevisionState.ACTIVE)
+"""In these a revision can answer at once."""
+
+
 class Failure(Lenient):
     """The last thing that went wrong."""
 

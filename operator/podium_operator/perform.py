@@ -43,7 +43,7 @@ from podium_operator.rollout.actions import (
     Withdraw,
     WriteAssignment,
 )
-from podium_operator.state import KnownRevision, Owner
+from podium_operator.state import KnownRevision, Owner, Pool
 from podium_operator.times import rfc3339
 
 log = get_logger(__name__)
@@ -101,9 +101,7 @@ class Performer:
                 live = (scope.rollout, scope.pod_metadata)
                 await self._create(owner, deployment(owner, pool, revision.record, replicas, live))
             case ScalePool(pool, replicas):
-                wanted = Ref("Deployment", owner.resource.namespace, pool.name)
-                await self._client.patch_scale(wanted, replicas, resource_version=pool.resource_version)
-                self._cache.wrote(await self._client.get(wanted))
+                await self._scale(pool, owner.resource.namespace, replicas)
             case Withdraw():
                 await self._withdraw(owner, action)
             case Push():
@@ -162,8 +160,11 @@ class Performer:
         configmap = Ref("ConfigMap", namespace, pool.name)
         version = pool.assignment_resource_version
         self._cache.wrote(await self._client.merge_patch(configmap, patch, resource_version=version))
+        await self._scale(pool, namespace, action.replicas)
+
+    async def _scale(self, pool: Pool, namespace: str, replicas: int) -> None:
         wanted = Ref("Deployment", namespace, pool.name)
-        await self._client.patch_scale(wanted, action.replicas, resource_version=pool.resource_version)
+        await self._client.patch_scale(wanted, replicas, resource_version=pool.resource_version)
         self._cache.wrote(await self._client.get(wanted))
 
     async def _push(self, action: Push, keys: AdminKeys | None) -> None:

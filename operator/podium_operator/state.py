@@ -6,7 +6,7 @@ asks for. The planner turns both into `Facts` (for status) and actions (for `per
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from podium_crds.assignment import Assignment, Generation, Report, ResourceRef, RevisionReport
@@ -102,6 +102,14 @@ class ObservedPod:
     def ready(self) -> bool:
         """Ready by its own readiness probe."""
         return self.ready_since is not None and not self.terminating
+
+    def waits_for_node_longer_than(self, seconds: int, now: datetime) -> bool:
+        """Whether no node has taken it for that long."""
+        return (
+            self.unschedulable is not None
+            and self.created is not None
+            and now - self.created > timedelta(seconds=seconds)
+        )
 
     @property
     def live(self) -> bool:

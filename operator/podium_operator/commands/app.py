@@ -21,12 +21,12 @@ from podium_operator.commands.cluster import (
     connected,
     found,
     ref_of,
-    status_of,
 )
 from podium_operator.commands.planning import planned, told
 from podium_operator.commands.table import described
 from podium_operator.errors import OperatorError
 from podium_operator.kube.client import KubeClient
+from podium_operator.reconcile.reporting import read_status
 
 app = typer.Typer(add_completion=False)
 
@@ -90,7 +90,7 @@ def promote(
     """Let a rollout in steps go on past the step at which it waits."""
 
     async def act(client: KubeClient, manifest: Manifest) -> str:
-        status = status_of(manifest)
+        status = read_status(manifest)
         target = _target(manifest, status)
         if status.canary is None and not full:
             raise CommandError(f"{manifest['metadata']['name']} is at no step; podium status shows where it stands")
@@ -108,7 +108,7 @@ def abort(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = None
     """Give up the rollout in progress: what served before gets all requests. Nothing, where none is in progress."""
 
     async def act(client: KubeClient, manifest: Manifest) -> str:
-        status = status_of(manifest)
+        status = read_status(manifest)
         target = _target(manifest, status)
         if status.current_revision in (None, target):
             return f"nothing is in progress: {target} serves"
@@ -128,7 +128,7 @@ def rollback(
     """Serve the revision before, or another one that is kept, although the spec asks for this one."""
 
     async def act(client: KubeClient, manifest: Manifest) -> str:
-        target = _target(manifest, status_of(manifest))
+        target = _target(manifest, read_status(manifest))
         kept = await _kept(client, manifest)
         if to is not None and to not in kept:
             raise CommandError(f"no revision {to} is kept of {ref_of(manifest)}; kept: {', '.join(kept) or 'none'}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from podium_crds.keys import GROUP
-from podium_crds.status import ServingStatus
 from podium_operator.errors import OperatorError
 from podium_operator.kube.client import KubeClient
 from podium_operator.kube.config import Credentials
@@ -35,7 +34,7 @@ class Place:
 
     kubeconfig: Path | None = None
     namespace: str | None = None
-    """None: that of the kubeconfig's context is not read; `default`."""
+    """None: `default`; the kubeconfig's own choice is not read."""
 
 
 @asynccontextmanager
@@ -64,11 +63,6 @@ async def found(client: KubeClient, place: Place, name: str) -> Manifest:
     if len(live) > 1:
         raise CommandError(f"{bare} is an InferenceModel and an InferencePipeline: write imdl/{bare} or ipl/{bare}")
     return live[0]
-
-
-def status_of(manifest: Manifest) -> ServingStatus:
-    """What the operator says of it; an empty status where it has said nothing yet."""
-    return ServingStatus.model_validate(manifest.get("status") or {})
 
 
 async def annotated(client: KubeClient, manifest: Manifest, words: dict[str, str | None]) -> None:

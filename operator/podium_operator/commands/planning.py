@@ -27,7 +27,7 @@ from podium_operator.pods.errors import Unreachable
 from podium_operator.reconcile.desired import desired_of, subjected
 from podium_operator.reconcile.references import References, problem_of
 from podium_operator.rollout.planner import plan
-from podium_operator.state import Desired, Facts, Key, Observed, Problem, highest_generation
+from podium_operator.state import Facts, Key, Observed, Problem, highest_generation
 from podium_operator.watched import WATCHED
 
 Manifest = dict[str, Any]
@@ -83,9 +83,10 @@ async def planned(client: KubeClient, manifest: Manifest, now: datetime) -> Plan
         cache.heal(watched.kind.name, listing, scope)
     live = cache.get(ref(manifest))
     admitted = await client.dry_run_apply(manifest)
-    cache.wrote({**admitted, "status": (live or {}).get("status", {})})
+    wanted = {**admitted, "status": (live or {}).get("status", {})}
+    cache.wrote(wanted)
     key = Key(manifest["kind"], namespace, manifest["metadata"]["name"])
-    subject = subjected(key, {**admitted, "status": (live or {}).get("status", {})})
+    subject = subjected(key, wanted)
     observed = (await Observer(cache, Reports(client, cache)).observe(subject.owner)).observed
     try:
         resource = parse_resource(subject.manifest)
@@ -94,11 +95,7 @@ async def planned(client: KubeClient, manifest: Manifest, now: datetime) -> Plan
         return Planned(key.name, None, problem_of(exc), is_known=live is not None)
     desired = desired_of(subject, resource, record, observed, highest_generation(observed.pools).transitions)
     silent = sum(pod.live and pod.report is None for pool in observed.pools for pod in pool.pods)
-    return Planned(key.name, _planned(observed, desired, now), unreported=silent, is_known=live is not None)
-
-
-def _planned(observed: Observed, desired: Desired, now: datetime) -> Facts:
-    return plan(observed, desired, now).facts
+    return Planned(key.name, plan(observed, desired, now).facts, unreported=silent, is_known=live is not None)
 
 
 def _image(observed: Observed) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 from podium_crds.meta import ConditionStatus
 from podium_crds.reasons import ConditionType
 from podium_crds.status import LoadProgress, RevisionStatus
-from podium_operator.commands.cluster import status_of
+from podium_operator.reconcile.reporting import read_status
 from podium_operator.times import parse_time
 
 Manifest = dict[str, Any]
@@ -21,7 +21,7 @@ _COLOURS = {ConditionStatus.TRUE: "green", ConditionStatus.FALSE: "red", Conditi
 
 def described(manifest: Manifest, now: datetime) -> Group:
     """One resource: its conditions, how its rollout stands, and each live revision."""
-    status, metadata = status_of(manifest), manifest["metadata"]
+    status, metadata = read_status(manifest), manifest["metadata"]
     head = Text.assemble((f"{manifest['kind']} ", "dim"), (f"{metadata['namespace']}/{metadata['name']}", "bold"))
     parts: list[Text | Table] = [head]
     for kind in (*SHOWN, ConditionType.DEGRADED):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
-from podium_crds.assignment import RevisionState
+from podium_crds.assignment import LOADED_STATES
 from podium_crds.rollout import RolloutStep, RolloutStrategy
 from podium_crds.status import CanaryStatus, ResolvedStrategy
 from podium_operator.rollout.analysis import Analysed, Finding, analysed
@@ -18,7 +18,6 @@ from podium_operator.times import parse_time, rfc3339
 
 ALL = 100
 """The weight that follows the last step."""
-LOADED = (RevisionState.READY, RevisionState.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ def loaded_everywhere(pool: Pool, revision: str) -> bool:
     """Whether every ready pod has the revision loaded."""
     bearing = [pod for pod in pool.live_pods if pod.ready]
     states = [held.state if (held := pod.holds(revision)) is not None else None for pod in bearing]
-    return bool(states) and all(state in LOADED for state in states)
+    return bool(states) and all(state in LOADED_STATES for state in states)
 
 
 def _reached(home: Pool, desired: Desired, at: CanaryStatus, now: datetime, *, in_place: bool) -> bool:

@@ -1,6 +1,6 @@
 """What went wrong with a revision, from reports and pod states. A revision that failed once is quarantined."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from podium_crds.assignment import Failure, RevisionReport, RevisionState
 from podium_crds.reasons import Reason
@@ -69,13 +69,9 @@ def stuck(pool: Pool, now: datetime, schedule_timeout_s: int) -> Problem | None:
         reason = Reason.QUOTA_EXCEEDED if quota else Reason.RECONCILE_ERROR
         return Problem(reason, pool.deployment_problem[:MESSAGE_CHARS])
     for pod in sorted(pool.live_pods, key=lambda pod: pod.name):
-        if pod.unschedulable is not None and (pod.gpus or _overdue(pod, now, schedule_timeout_s)):
+        if pod.unschedulable is not None and (pod.gpus or pod.waits_for_node_longer_than(schedule_timeout_s, now)):
             reason = Reason.INSUFFICIENT_GPU if pod.gpus else Reason.PROGRESS_DEADLINE_EXCEEDED
             return Problem(reason, f"pod {pod.name} waits for a node: {pod.unschedulable}"[:MESSAGE_CHARS])
         if pod.waiting is not None and not pod.waiting.startswith(("ContainerCreating", "PodInitializing")):
             return Problem(Reason.LOAD_FAILED, f"pod {pod.name}: {pod.waiting}"[:MESSAGE_CHARS])
     return None
-
-
-def _overdue(pod: ObservedPod, now: datetime, schedule_timeout_s: int) -> bool:
-    return pod.created is not None and now - pod.created > timedelta(seconds=schedule_timeout_s)

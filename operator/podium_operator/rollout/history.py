@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from podium_crds.assignment import RevisionState
+from podium_crds.assignment import LOADED_STATES
 from podium_operator.rollout.actions import Action, PinDigests, PruneRevision, RecordRevision, Release
 from podium_operator.state import Desired, KnownRevision, Observed
 
@@ -51,7 +51,7 @@ def _resolved(observed: Observed, known: KnownRevision) -> Iterator[tuple[str, s
     members = {member.name for member in known.record.members if member.files is None}
     for pod in pods:
         held = pod.holds(known.name)
-        if held is None or held.state not in (RevisionState.READY, RevisionState.ACTIVE):
+        if held is None or held.state not in LOADED_STATES:
             continue
         for member in held.members:
             if member.digest is not None and member.name in members:

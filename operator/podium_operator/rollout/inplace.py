@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from podium_crds.assignment import Assignment, Generation, RevisionState
+from podium_crds.assignment import LOADED_STATES, Assignment, Generation
 from podium_operator.rollout.actions import Action, Push, WriteAssignment
 from podium_operator.rollout.assignments import Sources, assigned, compiled, divided, has_taken, same_content, settled
 from podium_operator.rollout.canary import ALL, Standing, loaded_everywhere
 from podium_operator.rollout.capacity import worth_keeping
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool
-
-LOADED = (RevisionState.READY, RevisionState.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
     """Load the candidate in one pod, then in waves; promote once every serving pod has it."""
     assert pool.promoted is not None
     bearing = [pod for pod in pool.live_pods if pod.ready]
-    loaded = [pod for pod in bearing if (held := pod.holds(goal)) is not None and held.state in LOADED]
+    loaded = [pod for pod in bearing if (held := pod.holds(goal)) is not None and held.state in LOADED_STATES]
     if loaded_everywhere(pool, goal):
         at = context.standing.canary if context.standing is not None else None
         if at is not None and at.weight < ALL:

@@ -357,7 +357,7 @@ def _pace(desired: Desired, course: Course) -> RolloutSpec:
 def _resized(pool: Pool, home: Pool, replicas: int, context: inplace.Context) -> ScalePool | Withdraw:
     if (
         pool.ordinal == home.ordinal
-        and surge.overdue(pool, context.desired.rollout, context.now)
+        and surge.is_overdue(pool, context.desired.rollout, context.now)
         and replicas < pool.replicas
     ):
         return Withdraw(pool, replicas, context.now)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from podium_crds.rollout import RolloutSpec
 from podium_operator.rollout.canary import pods_at
 from podium_operator.rollout.capacity import routable_count, worth_keeping
-from podium_operator.state import ObservedPod, Pool
+from podium_operator.state import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,12 @@ def withdraws(home: Pool, demand: Demand) -> bool:
         return True
     if home.withdrawn_at is not None and home.replicas == 0 and demand.gpus_fit is False:
         return True
-    return bool(overdue(home, demand.rollout, demand.now))
+    return is_overdue(home, demand.rollout, demand.now)
 
 
-def overdue(home: Pool, rollout: RolloutSpec, now: datetime) -> tuple[ObservedPod, ...]:
-    """Pods that have waited for a node longer than scheduleTimeoutSeconds."""
-    timeout = timedelta(seconds=rollout.schedule_timeout_seconds)
-    return tuple(
-        pod
-        for pod in home.live_pods
-        if pod.unschedulable is not None and pod.created is not None and now - pod.created > timeout
-    )
+def is_overdue(home: Pool, rollout: RolloutSpec, now: datetime) -> bool:
+    """Whether a pod has waited for a node longer than scheduleTimeoutSeconds."""
+    return any(pod.waits_for_node_longer_than(rollout.schedule_timeout_seconds, now) for pod in home.live_pods)
 
 
 def _shrink(home: Pool, others: tuple[Pool, ...], demand: Demand) -> dict[int, int]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from podium_crds.assignment import ResourceKind, RevisionReport, RevisionState
+from podium_crds.assignment import LOADED_STATES, ResourceKind, RevisionReport, RevisionState
 from podium_crds.base import json_bytes
 from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import (
@@ -20,7 +20,6 @@ from podium_operator.status.conditions import Judgement, conditions
 from podium_operator.times import rfc3339
 
 MAX_STATUS_BYTES = 32 * 1024
-LOADED = (RevisionState.READY, RevisionState.ACTIVE)
 _ORDER = tuple(RevisionState)
 _PROGRESS_STEPS = 20
 _PROGRESS_GRAIN = 64 << 20
@@ -81,7 +80,7 @@ def endpoints(subject: Subject) -> tuple[Endpoint, ...]:
 
 def loaded(observed: Observed, revision: str) -> bool:
     """Whether some pod holds the revision loaded."""
-    return any(_state(pod, revision) in LOADED for pool in observed.pools for pod in pool.live_pods)
+    return any(_state(pod, revision) in LOADED_STATES for pool in observed.pools for pod in pool.live_pods)
 
 
 def _state(pod: ObservedPod, revision: str | None) -> RevisionState | None:
@@ -117,7 +116,7 @@ def _row(
         version=known.record.version,
         state=state,
         replicas=len(held),
-        ready_replicas=sum(report.state in LOADED for report in held),
+        ready_replicas=sum(report.state in LOADED_STATES for report in held),
         traffic_percent=_share(known.name, pods),
         start_time=rfc3339(known.started) if known.started else None,
         last_transition_time=before.last_transition_time if same and before else rfc3339(now),

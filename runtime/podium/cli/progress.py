@@ -5,9 +5,7 @@ import typer
 from podium.serving.lifecycle import HostedRevision
 from podium.serving.resident import Resident
 from podium.serving.residents import Residents
-from podium_crds.assignment import Failure, RevisionState
-
-LOADED = (RevisionState.READY, RevisionState.ACTIVE)
+from podium_crds.assignment import LOADED_STATES, Failure, RevisionState
 
 
 class Progress:
@@ -32,7 +30,7 @@ class Progress:
         self._states[hosted] = hosted.state
         if hosted.state is RevisionState.FETCHING and before is not hosted.state:
             self._say(resident, f"loading revision {_named(hosted)}")
-        elif hosted.state in LOADED and before not in LOADED:
+        elif hosted.state in LOADED_STATES and before not in LOADED_STATES:
             self._say(resident, f"revision {_named(hosted)} is ready")
         elif hosted.state is RevisionState.DRAINING and before is not hosted.state:
             self._say(resident, f"unloading revision {_named(hosted)}")

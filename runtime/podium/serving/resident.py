@@ -14,13 +14,12 @@ from podium.serving.outage import Outage
 from podium.serving.routing import Route, Router, Target
 from podium.serving.shared_groups import SharedGroups
 from podium.telemetry.logging import get_logger
-from podium_crds.assignment import Assignment, DrainPolicy, ResourceRef, Revision, RevisionState
+from podium_crds.assignment import LOADED_STATES, Assignment, DrainPolicy, ResourceRef, Revision, RevisionState
 from podium_crds.reasons import Reason
 
 log = get_logger(__name__)
 
 FULL_WEIGHT = 100
-READY_STATES = (RevisionState.READY, RevisionState.ACTIVE)
 
 
 class Resident:
@@ -153,7 +152,7 @@ class Resident:
         return self._targets
 
     def _can_serve(self, hosted: HostedRevision) -> bool:
-        return hosted.state in READY_STATES and hosted not in self._crash_looping
+        return hosted.state in LOADED_STATES and hosted not in self._crash_looping
 
     def _note_crash_loop(self, hosted: HostedRevision) -> None:
         """From here on its traffic goes to others, if there are any; coming up once more does not give it back."""
