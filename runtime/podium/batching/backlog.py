@@ -27,6 +27,8 @@ class Backlog:
     room_bytes: Callable[[], int] | None = None
     """What a batch may take for its inputs and outputs, as of now; None: no limit."""
     max_elements: int | None = None
+    is_padded: bool = False
+    """Inputs of a batch are filled up to the longest: those of like length go together."""
     _again: "deque[list[Waiting]]" = field(default_factory=deque)
     _unhurried: tuple[float, int] | None = None
     """Seconds that no request has to wait, and the rows waiting up to which that holds; None: to be worked out."""
@@ -78,7 +80,7 @@ class Backlog:
         """
         policy, rows = self.policy, waiting.rows
         slack = waiting.deadline - now
-        run_s = policy.service.seconds(waiting.bucket, rows)
+        run_s = policy.service.known_s(waiting.bucket, rows, now)
         if run_s > slack:
             return DeadlineExceeded(f"{slack * 1000:.0f} ms are left; the model takes about {run_s * 1000:.0f} ms")
         if busy_s + policy.predicted_wait_s(self.queue.rows, waiting.bucket, workers) + run_s <= slack:
@@ -120,7 +122,9 @@ class Backlog:
                 return batch
         while (head := self._ready_head(now)) is not None:
             room = None if self.room_bytes is None else self.room_bytes()
-            batch = self.queue.take(head, Caps(self.policy.cap.rows, self.max_elements, room), now)
+            batch = self.queue.take(
+                head, Caps(self.policy.cap.rows, self.max_elements, room, self._hurry(head, now)), now
+            )
             if batch := self._in_time(batch, now, is_idle):
                 self._note_turn(batch, now, workers)
                 return batch
@@ -163,6 +167,13 @@ class Backlog:
         rows = self.queue.rows_like(head)
         return self.policy.wait_s(OpenBatch(rows, self.queue.oldest_like(head), head.deadline, head.bucket), now)
 
+    def _hurry(self, head: Waiting, now: float) -> float | None:
+        """Whose deadline is before this time is not passed over for its length: there is no time for a run between.
+        None where lengths do not matter."""
+        if not self.is_padded:
+            return None
+        return now + 3 * self.policy.service.seconds(head.bucket, self.policy.cap.rows) * self.policy.stretch
+
     def _in_time(self, batch: list[Waiting], now: float, is_idle: bool) -> list[Waiting]:
         """The batch without those who would miss their deadline in it; empty, and the rest put back, to try anew.
 
@@ -170,11 +181,11 @@ class Backlog:
         would cost the others theirs (Nexus: early drop).
         """
         service, bucket = self.policy.service, batch[0].bucket
-        runs_s = service.seconds(bucket, sum([waiting.rows for waiting in batch]))
+        runs_s = service.known_s(bucket, sum([waiting.rows for waiting in batch]), now)
         late = [waiting for waiting in batch if now + runs_s > waiting.deadline]
         if not late or (is_idle and service.is_stale(now, PROBE_AFTER_S)):
             return batch
-        hopeless = [w for w in late if now + service.seconds(bucket, w.rows) > w.deadline]
+        hopeless = [w for w in late if now + service.known_s(bucket, w.rows, now) > w.deadline]
         if not hopeless and not len(self.queue):
             return self._shrunk(batch, late, now)
         gone = set(late if len(self.queue) else hopeless)
@@ -190,7 +201,7 @@ class Backlog:
         slack = min(waiting.deadline for waiting in late) - now
         service, rows, kept = self.policy.service, 0, 0
         for waiting in batch:
-            if kept and service.seconds(waiting.bucket, rows + waiting.rows) > slack:
+            if kept and service.known_s(waiting.bucket, rows + waiting.rows, now) > slack:
                 break
             rows += waiting.rows
             kept += 1
@@ -204,5 +215,6 @@ class Backlog:
             self.policy.observe_turn(now - began, run_s)
         self._last_close = None
         if len(self.queue):
-            rows = sum(waiting.rows for waiting in batch)
-            self._last_close = now, self.policy.service.seconds(batch[0].bucket, rows) / max(1, workers)
+            service, bucket, rows = self.policy.service, batch[0].bucket, sum([waiting.rows for waiting in batch])
+            if service.has_seen(bucket, rows):  # how far a guess was off says nothing of the device
+                self._last_close = now, service.seconds(bucket, rows) / max(1, workers)

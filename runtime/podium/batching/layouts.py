@@ -40,7 +40,7 @@ class Layouts:
         self._variable = {entry.input: frozenset(entry.dimensions) for entry in batching.padding}
         """Input → dimensions whose length is free within a batch."""
         self._ragged = frozenset(batching.ragged.inputs) if batching.ragged else frozenset()
-        self._counts_elements = batching.max_batch_elements is not None
+        self._counts_elements = batching.max_batch_elements is not None or bool(batching.padding)
 
     def place(self, inputs: Mapping[str, Tensor]) -> Placement:
         """Rows and bucket of a request. Raises InvalidInput where an input has too few dimensions."""

@@ -7,7 +7,7 @@ first whose head is latest relative to its slack. PURE: every time is an argumen
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, Protocol
@@ -58,12 +58,14 @@ class Waiting:
     future: Outcome
     priority: int = DEFAULT_PRIORITY
     elements: int = 0
-    """Of one row, before padding; counted only where the model limits the elements of a batch."""
+    """Of one row, before padding; counted only where the model limits the elements of a batch, or pads."""
     nbytes: int = 0
     """Of its inputs, and of its outputs as far as that is known: what a joined batch takes of the arena for it."""
     deaths: int = 0
     """Workers that died after they had begun on it."""
     queued: bool = False
+    passed_over: bool = False
+    """A request behind it went first, since that one's length was nearer to the batch's; it happens once."""
     timeline: Timeline | None = None
     """Where its stages are noted, if they are."""
     promise: Promise | None = None
@@ -89,6 +91,9 @@ class Caps(NamedTuple):
     """Padded elements of all inputs together; None: no limit."""
     nbytes: int | None = None
     """Inputs and outputs together; None: no limit."""
+    hurried_before: float | None = None
+    """Where inputs are padded: requests of the head's length go first, but for deadlines before this time. None: all
+    go in the order of urgency."""
 
 
 @dataclass(slots=True)
@@ -251,6 +256,8 @@ class BatchQueue:
     def take(self, head: Waiting, caps: Caps, now: float) -> list[Waiting]:
         """The head of a line and those behind it that fit with it into the caps. It goes whatever they are."""
         line = self._lines[head.bucket]
+        if caps.hurried_before is not None and line.live > 1 and (line.rows > caps.rows or caps.elements is not None):
+            return self._take_alike(line, caps, now)
         batch: list[Waiting] = []
         rows = longest = nbytes = 0
         while line.live:
@@ -264,15 +271,41 @@ class BatchQueue:
             nbytes += candidate.nbytes
             if batch and caps.nbytes is not None and nbytes > caps.nbytes:
                 break
-            heapq.heappop(level.heap)
-            candidate.queued = False
-            self._count(line, level, candidate, -1)
-            self._tidy(candidate, line, level)
+            self._pop(line, level, candidate)
             batch.append(candidate)
             rows += candidate.rows
             if candidate.alone:
                 break
         return batch
+
+    def _take_alike(self, line: _Line, caps: Caps, now: float) -> list[Waiting]:
+        """As `take`, in a padded line where more wait than fit: the head, those who must not wait any longer, and then
+        whoever is nearest to the head in length, of twice as many as a batch takes."""
+        seen: list[Waiting] = []
+        rows = 0
+        while line.live and rows < 2 * caps.rows:
+            level = line.first(now)
+            candidate = level.head()
+            if seen and candidate.alone:
+                break
+            self._pop(line, level, candidate)
+            seen.append(candidate)
+            rows += candidate.rows
+            if candidate.alone:
+                break
+        batch = _alike(seen, caps)
+        for waiting in seen:
+            if waiting not in batch:
+                waiting.passed_over = True
+                self.restore(waiting)
+        return batch
+
+    def _pop(self, line: _Line, level: _Level, head: Waiting) -> None:
+        """Takes the head of a level out."""
+        heapq.heappop(level.heap)
+        head.queued = False
+        self._count(line, level, head, -1)
+        self._tidy(head, line, level)
 
     def drain(self) -> list[Waiting]:
         """Takes everything out."""
@@ -298,6 +331,28 @@ class BatchQueue:
         del line.levels[waiting.priority]
         if not line.live:
             del self._lines[waiting.bucket]
+
+
+def _alike(seen: Sequence[Waiting], caps: Caps) -> list[Waiting]:
+    """Of requests in the order of urgency, those that share a batch with the first."""
+    head, hurried_before = seen[0], caps.hurried_before
+    assert hurried_before is not None
+    urgent = [w for w in seen[1:] if w.passed_over or w.deadline < hurried_before]
+    others = [w for w in seen[1:] if not (w.passed_over or w.deadline < hurried_before)]
+    others.sort(key=lambda waiting: abs(waiting.elements - head.elements))
+    batch, rows, longest, nbytes = [head], head.rows, head.elements, head.nbytes
+    for candidate in (*urgent, *others):
+        longest = max(longest, candidate.elements)
+        rows += candidate.rows
+        nbytes += candidate.nbytes
+        if (
+            rows > caps.rows
+            or (caps.elements is not None and rows * longest > caps.elements)
+            or (caps.nbytes is not None and nbytes > caps.nbytes)
+        ):
+            break
+        batch.append(candidate)
+    return batch
 
 
 def _aged(priority: int, level: _Level, now: float) -> int:

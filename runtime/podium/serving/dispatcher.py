@@ -114,6 +114,7 @@ class Dispatcher:
         self.policy.max_delay_s = batching.max_delay_microseconds / 1e6
         self.backlog.queue.max_size = batching.max_queue_size
         self.backlog.max_elements = batching.max_batch_elements
+        self.backlog.is_padded = bool(batching.padding)
         self.layouts = Layouts(batching)
         self._sender.joining = Joining(batching)
         for lane in self._lanes:

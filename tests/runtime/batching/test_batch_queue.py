@@ -1,6 +1,7 @@
 """Requests wait in lines of equal shape, the most urgent first, and leave when nobody waits for them."""
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -197,3 +198,66 @@ def test_counts_agree_with_what_is_in_the_queue(steps: list[tuple[str, int, int]
         assert heads[:1] == sorted(request.deadline for request in inside)[:1]
     assert sorted(map(id, queue.drain())) == sorted(map(id, inside))
     assert len(queue) == 0
+
+
+def of_length(length: int, deadline: float = 10.0, arrived: float = 0.0) -> Waiting:
+    """A request of a padded line, whose lengths differ by a quarter at most."""
+    request = a_request(deadline=deadline, arrived=arrived)
+    request.elements = length
+    return request
+
+
+def take_alike(queue: BatchQueue, rows: int, elements: int | None = None, hurried_before: float = 0.0) -> list[Waiting]:
+    heads = heads_of(queue)
+    return queue.take(heads[0], Caps(rows, elements, None, hurried_before), 0.0) if heads else []
+
+
+def test_of_a_padded_line_those_of_the_head_s_length_go_first() -> None:
+    requests = [of_length(length) for length in (100, 124, 101, 123, 102, 120)]
+    assert [w.elements for w in take_alike(queue_of(*requests), 3)] == [100, 101, 102]
+
+
+def test_nobody_is_passed_over_for_its_length_twice() -> None:
+    queue = queue_of(of_length(100), of_length(124), of_length(101))
+    assert [w.elements for w in take_alike(queue, 2)] == [100, 101]
+    late = [of_length(100, deadline=1.0), of_length(100, deadline=2.0)]
+    for request in late:
+        queue.put(request, lambda: 1.0)
+    assert [w.elements for w in take_alike(queue, 2)] == [100, 124]
+    assert take_alike(queue, 2) == late[1:]
+
+
+def test_who_is_in_a_hurry_is_not_passed_over_for_its_length() -> None:
+    requests = [of_length(100, deadline=1.0), of_length(124, deadline=1.5), of_length(100), of_length(100)]
+    assert take_alike(queue_of(*requests), 2, hurried_before=1.6) == requests[:2]
+
+
+def test_lengths_do_not_matter_where_all_fit_into_one_batch() -> None:
+    requests = [of_length(length) for length in (100, 124, 101)]
+    assert take_alike(queue_of(*requests), 3) == requests
+
+
+def test_where_elements_are_limited_like_lengths_make_room_for_more_rows() -> None:
+    requests = [of_length(100), of_length(125), of_length(100), of_length(100)]
+    assert [w.elements for w in take_alike(queue_of(*requests), 8, elements=300)] == [100, 100, 100]
+
+
+def batches_of(lengths: list[int], taker: Callable[[BatchQueue, int], list[Waiting]]) -> list[list[int]]:
+    """Lengths by batch of four."""
+    queue = queue_of(*(of_length(length) for length in lengths))
+    return [[waiting.elements for waiting in batch] for batch in iter(lambda: taker(queue, 4), [])]
+
+
+@given(st.lists(st.integers(100, 124), min_size=1, max_size=60))
+def test_sorting_a_padded_line_loses_nobody_and_takes_no_more_batches(lengths: list[int]) -> None:
+    batches = batches_of(lengths, take_alike)
+    assert sorted(length for batch in batches for length in batch) == sorted(lengths)
+    assert len(batches) == len(batches_of(lengths, take))
+
+
+def test_sorting_a_padded_line_pads_much_less() -> None:
+    def filled_up(batches: list[list[int]]) -> int:
+        return sum(max(batch) - length for batch in batches for length in batch)
+
+    lengths = [100 + 7 * turn % 25 for turn in range(50)]
+    assert filled_up(batches_of(lengths, take_alike)) < 0.75 * filled_up(batches_of(lengths, take))

@@ -161,8 +161,9 @@ def test_a_deadline_that_the_batch_would_miss_is_dropped_as_it_closes() -> None:
 def test_a_request_that_would_be_late_is_refused_as_it_comes_and_one_that_goes_first_is_not() -> None:
     device = Device(1)
     group = Group.on(device)
+    bucket = group.ask(0.0, deadline=100.0).bucket
     for rows_s in (0.01, 0.02) * 10:
-        group.backlog.policy.service.observe((), 1 if rows_s == 0.01 else 4, rows_s, 0.0)
+        group.backlog.policy.service.observe(bucket, 1 if rows_s == 0.01 else 4, rows_s, 0.0)
     for _ in range(40):
         group.ask(0.0, deadline=100.0)
     waiting = group.ask(0.0, deadline=0.1)
