@@ -1,80 +1,14 @@
-"""Structured logs: an event in snake_case and facts as keys, one JSON object a line. A leaf.
+"""Logs of the operator: one JSON object a line. A leaf."""
 
-INFO on transitions, DEBUG for steps, WARNING when someone should look, ERROR when something was lost. Never payloads,
-never Secrets. What kopf and aiohttp say is wrapped in the same form.
-"""
-
-import logging
-import sys
-from datetime import UTC, datetime
 from typing import TextIO
 
-import orjson
+from podium_crds.logs import EventLogger, JsonFormatter, get_logger, set_up
 
-_FACTS = "podium_facts"
+__all__ = ["EventLogger", "configure", "get_logger"]
+
 _QUIET = ("kopf", "aiohttp", "asyncio")
-"""Libraries that are heard from WARNING on: what they do at INFO is not an event of ours."""
-
-
-class EventLogger:
-    """Logs events with facts: `log.info("leading", lease="podium-operator")`."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-
-    def debug(self, event: str, **facts: object) -> None:
-        """A step."""
-        self._emit(logging.DEBUG, event, facts)
-
-    def info(self, event: str, **facts: object) -> None:
-        """A transition."""
-        self._emit(logging.INFO, event, facts)
-
-    def warning(self, event: str, *, error: BaseException | None = None, **facts: object) -> None:
-        """Someone should look; `error` adds its traceback."""
-        self._emit(logging.WARNING, event, facts, error)
-
-    def error(self, event: str, *, error: BaseException | None = None, **facts: object) -> None:
-        """Something was lost; `error` adds its traceback."""
-        self._emit(logging.ERROR, event, facts, error)
-
-    def _emit(self, level: int, event: str, facts: dict[str, object], error: BaseException | None = None) -> None:
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, event, extra={_FACTS: facts}, exc_info=error)
-
-
-def get_logger(name: str) -> EventLogger:
-    """The logger of one module: pass `__name__`."""
-    return EventLogger(logging.getLogger(name))
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `event`, the facts, and `traceback` where there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
-        facts = getattr(record, _FACTS, None)
-        entry: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-        }
-        if facts is None:
-            entry |= {"event": "library_message", "message": record.getMessage()}
-        else:
-            entry |= {"event": record.getMessage(), **facts}
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
 
 
 def configure(level: str, *, stream: TextIO | None = None) -> None:
     """Set up the root logger of this process. Called once, by its entry point."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    if root.level < logging.WARNING and level.upper() != "DEBUG":
-        for library in _QUIET:
-            logging.getLogger(library).setLevel(logging.WARNING)
+    set_up(level, JsonFormatter(), _QUIET, stream)

@@ -73,7 +73,7 @@ class Fetch:
             except TransientFetchError as error:
                 if attempt == self._limits.attempts:
                     raise ArtifactUnavailableError(f"{error} (after {attempt} attempts)") from error
-                log.warning("artifact_fetch_retried", attempt=attempt, error=str(error))
+                log.warning("artifact_fetch_retried", attempt=attempt, problem=str(error))
                 self._back_off(attempt)
         raise AssertionError("the last attempt returns or raises")
 

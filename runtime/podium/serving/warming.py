@@ -82,7 +82,7 @@ async def _synthesized(member: Member, group: WorkerGroup, rows_in_use: Sequence
         except RevisionFailedError as error:
             if error.reason is Reason.CONTRACT_MISMATCH or not isinstance(error.__cause__, ModelError | InvalidInput):
                 raise
-            log.warning("synthesized_warm_up_refused", member=member.name, rows=rows, error=str(error))
+            log.warning("synthesized_warm_up_refused", member=member.name, rows=rows, problem=str(error))
             break
         taken.append(inputs)
     return taken
