@@ -21,7 +21,7 @@ from podium.http.codecs import Codecs
 from podium.http.express import ExpressLane
 from podium.http.front import Door, FrontDoor
 from podium.http.limits import Limits as HttpLimits
-from podium.http.metrics import registry
+from podium.http.metrics.collector import registry
 from podium.http.receiving import Receiving
 from podium.http.server import QuietServer, bind
 from podium.serving.assignments import AssignmentDesk

@@ -14,8 +14,8 @@ from podium.serving.direct import Answered, DirectCall
 from podium.serving.group import WorkerGroup
 from podium.serving.pipeline_stream import PipelineStream
 from podium.serving.streamed import ChunkedAnswer, StreamedAnswer
-from podium.serving.tally import Histogram
 from podium.telemetry.counting import RequestCounts, StreamCounts
+from podium.telemetry.histogram import Histogram
 from podium_crds.assignment import ResourceRef, Revision
 
 

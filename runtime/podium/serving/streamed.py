@@ -60,7 +60,7 @@ class StreamedAnswer:
             self._end()
         elif not self._has_begun:
             self._has_begun = True
-            self._counts.observe_first(self._clock() - self._opened)
+            self._counts.first_s.add(self._clock() - self._opened)
         self._counts.chunks += len(chunks)
         return chunks
 

@@ -1,6 +1,5 @@
 """What a worker group has done, as plain numbers: a batch adds to them once, a scrape or a report reads them."""
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from enum import StrEnum
 
 from podium.batching.policy import BatchPolicy
 from podium.batching.queue import Waiting
-from podium_crds.assignment import LATENCY_BOUNDS_S
+from podium.telemetry.histogram import Histogram
 
 FRACTION_BOUNDS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -49,23 +48,6 @@ class Shed(StrEnum):
     """As its batch closed."""
     EXPIRED = "expired"
     """Its deadline passed in the queue."""
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Counts per bucket, not cumulative, the last one above every bound; and the sum of what was counted."""
-
-    bounds: tuple[float, ...] = LATENCY_BOUNDS_S
-    counts: list[int] = field(init=False)
-    total: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.counts = [0] * (len(self.bounds) + 1)
-
-    def add(self, value: float) -> None:
-        """One observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
 
 
 @dataclass(slots=True)
@@ -124,8 +106,5 @@ class Tally:
         """A batch went to a worker."""
         self.batch_sizes[rows] += 1
         self.closed[why] += 1
-        queue, bounds = self.queue_s, self.queue_s.bounds
         for waiting in batch:
-            waited = now - waiting.arrived
-            queue.counts[bisect_left(bounds, waited)] += 1
-            queue.total += waited
+            self.queue_s.add(now - waiting.arrived)

@@ -6,8 +6,10 @@ and the rest waits for an idle moment (or, under load that never ends, for LONGE
 
 import gc
 import time
-from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable
+
+from podium.telemetry.histogram import Histogram
 
 IDLE_INTERVAL_S = 30.0
 LONGEST_S = 600.0
@@ -27,9 +29,8 @@ class GarbageControl:
         self._began = 0.0
         self._thresholds = gc.get_threshold()
         self._last_full = clock()
-        self.pauses: dict[int, list[int]] = {}
-        """generation → pauses per bucket, the last one above every bound."""
-        self.pause_seconds: dict[int, float] = {}
+        self.pauses: defaultdict[int, Histogram] = defaultdict(lambda: Histogram(PAUSE_BOUNDS_S))
+        """generation → pauses in seconds."""
 
     def start(self) -> None:
         """Freezes what is there and takes over full collections."""
@@ -60,7 +61,4 @@ class GarbageControl:
         if phase == "start":
             self._began = self._clock()
             return
-        seconds, generation = self._clock() - self._began, info["generation"]
-        buckets = self.pauses.setdefault(generation, [0] * (len(PAUSE_BOUNDS_S) + 1))
-        buckets[bisect_left(PAUSE_BOUNDS_S, seconds)] += 1
-        self.pause_seconds[generation] = self.pause_seconds.get(generation, 0.0) + seconds
+        self.pauses[info["generation"]].add(self._clock() - self._began)

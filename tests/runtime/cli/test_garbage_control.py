@@ -31,7 +31,7 @@ def garbage(clock: Clock) -> Iterator[GarbageControl]:
 
 
 def full(garbage: GarbageControl) -> int:
-    return sum(garbage.pauses.get(2, []))
+    return sum(garbage.pauses[2].counts)
 
 
 def test_full_collections_wait_for_an_idle_moment(garbage: GarbageControl, clock: Clock) -> None:

@@ -1,26 +1,9 @@
 """vLLM's statistics of each step, folded into plain numbers. vLLM calls its loggers on the worker's event loop."""
 
-from bisect import bisect_left
 from typing import Any
 
 from podium.ipc.llm_stats import FIRST_TOKEN_BOUNDS_S, INTER_TOKEN_BOUNDS_S, Durations, LlmStats
-
-
-class _Histogram:
-    """Durations that are still coming in."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._buckets = [0] * (len(bounds) + 1)
-        self._sum_s = 0.0
-
-    def add(self, seconds: list[float]) -> None:
-        for value in seconds:
-            self._buckets[bisect_left(self._bounds, value)] += 1
-            self._sum_s += max(0.0, value)  # taken from two clocks, which may disagree by a little
-
-    def read(self) -> Durations:
-        return Durations(tuple(self._buckets), self._sum_s)
+from podium.telemetry.histogram import Histogram
 
 
 class Measures:
@@ -31,8 +14,8 @@ class Measures:
         self._kv_usage = 0.0
         self._prompt = self._generated = self._preempted = 0
         self._queries = self._hits = 0
-        self._first = _Histogram(FIRST_TOKEN_BOUNDS_S)
-        self._inter = _Histogram(INTER_TOKEN_BOUNDS_S)
+        self._first = Histogram(FIRST_TOKEN_BOUNDS_S)
+        self._inter = Histogram(INTER_TOKEN_BOUNDS_S)
 
     def factory(self, _config: Any, _engine_index: int = 0) -> "Measures":
         """What vLLM calls to make its logger."""
@@ -50,8 +33,8 @@ class Measures:
             self._prompt += iteration_stats.num_prompt_tokens
             self._generated += iteration_stats.num_generation_tokens
             self._preempted += iteration_stats.num_preempted_reqs
-            self._first.add(iteration_stats.time_to_first_tokens_iter)
-            self._inter.add(iteration_stats.inter_token_latencies_iter)
+            _add(self._first, iteration_stats.time_to_first_tokens_iter)
+            _add(self._inter, iteration_stats.inter_token_latencies_iter)
 
     def log_engine_initialized(self) -> None:
         """Nothing: Podium logs that the worker is ready."""
@@ -73,6 +56,15 @@ class Measures:
             preemptions=self._preempted,
             prefix_queries=self._queries,
             prefix_hits=self._hits,
-            first_token=self._first.read(),
-            inter_token=self._inter.read(),
+            first_token=_read(self._first),
+            inter_token=_read(self._inter),
         )
+
+
+def _add(histogram: Histogram, seconds: list[float]) -> None:
+    for value in seconds:
+        histogram.add(max(0.0, value))  # taken from two clocks, which may disagree by a little
+
+
+def _read(histogram: Histogram) -> Durations:
+    return Durations(tuple(histogram.counts), histogram.total)

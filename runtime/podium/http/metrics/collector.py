@@ -9,28 +9,23 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
-    Timestamp,
 )
-from prometheus_client.core import Exemplar as PrometheusExemplar
 from prometheus_client.registry import Collector
 
-from podium.http.batch_metrics import add_histogram, batch_series
-from podium.http.llm_metrics import llm_series
-from podium.http.stream_metrics import stream_series
+from podium.http.metrics.batches import batch_series
+from podium.http.metrics.families import MEMBER_LABELS, REVISION_LABELS, add_histogram
+from podium.http.metrics.llm import llm_series
+from podium.http.metrics.streams import stream_series
 from podium.ipc.arena import Arena
 from podium.ipc.llm_stats import LlmStats
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium.serving.tally import Tally
-from podium.telemetry.counting import Exemplar, accumulated
-from podium.telemetry.garbage import PAUSE_BOUNDS_S, GarbageControl
-from podium.telemetry.loop_lag import LAG_BOUNDS_S, LoopLag
-from podium_crds.assignment import LATENCY_BOUNDS_S
+from podium.telemetry.garbage import GarbageControl
+from podium.telemetry.loop_lag import LoopLag
 
-LABELS = ["model", "revision"]
-MEMBER_LABELS = ["model", "revision", "member"]
 SCRAPES_AFTER_UNLOAD = 2
-BOUNDS = [*(str(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class PodCollector(Collector):
@@ -88,22 +83,19 @@ class PodCollector(Collector):
 
     def _gc_pauses(self) -> Metric:
         family = HistogramMetricFamily("podium_gc_pause_seconds", "Stops of the event loop", labels=["generation"])
-        bounds = [*(str(bound) for bound in PAUSE_BOUNDS_S), "+Inf"]
-        for generation, buckets in self._garbage.pauses.items():
-            pairs = list(zip(bounds, accumulated(buckets), strict=True))
-            total = self._garbage.pause_seconds[generation]
-            family.add_metric([str(generation)], buckets=pairs, sum_value=total)
+        for generation, pauses in self._garbage.pauses.items():
+            add_histogram(family, [str(generation)], pauses)
         return family
 
     def _in_flight(self, loaded: list[LiveRevision]) -> Metric:
-        family = GaugeMetricFamily("podium_in_flight", "Requests being answered by a revision", labels=LABELS)
+        family = GaugeMetricFamily("podium_in_flight", "Requests being answered by a revision", labels=REVISION_LABELS)
         for revision in loaded:
             family.add_metric([revision.resource.name, revision.name], revision.in_flight)
         return family
 
     def _model_loaded(self) -> Metric:
         family = GaugeMetricFamily(
-            "podium_model_loaded", "1 where a revision is loaded and can answer", labels=[*LABELS, "state"]
+            "podium_model_loaded", "1 where a revision is loaded and can answer", labels=[*REVISION_LABELS, "state"]
         )
         for resident in self._residents:
             for hosted in resident.hosted:
@@ -146,15 +138,13 @@ class PodCollector(Collector):
 
     def _loop_lag(self) -> Metric:
         family = HistogramMetricFamily("podium_event_loop_lag_seconds", "How late the event loop wakes", labels=[])
-        bounds = [*(str(bound) for bound in LAG_BOUNDS_S), "+Inf"]
-        pairs = list(zip(bounds, accumulated(self._lag.buckets), strict=True))
-        family.add_metric([], buckets=pairs, sum_value=self._lag.seconds)
+        add_histogram(family, [], self._lag.seconds)
         return family
 
 
 def _steps(revisions: list[LiveRevision]) -> Metric:
     family = HistogramMetricFamily(
-        "podium_step_duration_seconds", "Each step of a pipeline, all its attempts", labels=[*LABELS, "step"]
+        "podium_step_duration_seconds", "Each step of a pipeline, all its attempts", labels=[*REVISION_LABELS, "step"]
     )
     for revision in revisions:
         for step, histogram in revision.step_seconds.items():
@@ -173,32 +163,18 @@ def _copy_families() -> tuple[CounterMetricFamily, CounterMetricFamily]:
 
 
 def _requests(revisions: list[LiveRevision]) -> Iterator[Metric]:
-    total = CounterMetricFamily("podium_requests", "Requests answered", labels=[*LABELS, "route", "code"])
+    total = CounterMetricFamily("podium_requests", "Requests answered", labels=[*REVISION_LABELS, "route", "code"])
     seconds = HistogramMetricFamily(
-        "podium_request_duration_seconds", "From the request's head to its answer", labels=[*LABELS, "route"]
+        "podium_request_duration_seconds", "From the request's head to its answer", labels=[*REVISION_LABELS, "route"]
     )
     for revision in revisions:
         base = [revision.resource.name, revision.name]
         for (route, status), count in revision.counts.answers.items():
             total.add_metric([*base, route, str(status)], count)
-        for route, buckets in revision.counts.buckets.items():
-            counted = zip(BOUNDS, accumulated(buckets), strict=True)
-            exemplars = (revision.counts.exemplars.get((route, index)) for index in range(len(BOUNDS)))
-            pairs = [_bucket(*pair, found) for pair, found in zip(counted, exemplars, strict=True)]
-            seconds.add_metric([*base, route], buckets=pairs, sum_value=revision.counts.seconds[route])
+        for route, histogram in revision.counts.seconds.items():
+            exemplars = [revision.counts.exemplars.get((route, index)) for index in range(len(histogram.counts))]
+            add_histogram(seconds, [*base, route], histogram, exemplars)
     yield from (total, seconds)
-
-
-def _bucket(
-    bound: str, count: int, found: Exemplar | None
-) -> tuple[str, float] | tuple[str, float, PrometheusExemplar]:
-    """With the trace of the last request in it, which OpenMetrics shows and the plain text format leaves out."""
-    if found is None:
-        return bound, float(count)
-    return bound, float(count), PrometheusExemplar({"trace_id": found.trace_id}, found.seconds, Timestamp(found.at, 0))
-
-
-BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 def _batch_buckets(sizes: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:

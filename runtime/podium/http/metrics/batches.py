@@ -4,10 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from podium.serving.tally import Histogram, Tally
-from podium.telemetry.counting import accumulated
-
-MEMBER_LABELS = ["model", "revision", "member"]
+from podium.http.metrics.families import MEMBER_LABELS, add_histogram
+from podium.serving.tally import Tally
 
 
 def batch_series(tallies: Iterable[tuple[Sequence[str], Tally]]) -> Iterator[Metric]:
@@ -45,10 +43,3 @@ def batch_series(tallies: Iterable[tuple[Sequence[str], Tally]]) -> Iterator[Met
 
 def _with(label: str) -> list[str]:
     return [*MEMBER_LABELS, label]
-
-
-def add_histogram(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
-    """One series of a family, from plain counts."""
-    bounds = [*(str(bound) for bound in histogram.bounds), "+Inf"]
-    pairs = list(zip(bounds, accumulated(histogram.counts), strict=True))
-    family.add_metric(labels, buckets=pairs, sum_value=histogram.total)

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from podium.http.metrics.families import MEMBER_LABELS, add_histogram
 from podium.ipc.llm_stats import FIRST_TOKEN_BOUNDS_S, INTER_TOKEN_BOUNDS_S, Durations, LlmStats
-from podium.telemetry.counting import accumulated
+from podium.telemetry.histogram import Histogram
 
-LABELS = ["model", "revision", "member"]
 _COUNTERS = {
     "prompt_tokens": "Tokens of prompts taken in",
     "generated_tokens": "Tokens generated",
@@ -31,25 +31,23 @@ _BOUNDS = {"first_token": FIRST_TOKEN_BOUNDS_S, "inter_token": INTER_TOKEN_BOUND
 
 
 def llm_series(measured: Iterable[tuple[list[str], LlmStats]]) -> Iterator[Metric]:
-    """One family each; `measured` has the values of LABELS with the measures."""
+    """One family each; `measured` has the values of MEMBER_LABELS with the measures."""
     rows = list(measured)
     if not rows:
         return
     for field, text in _COUNTERS.items():
-        counter = CounterMetricFamily(f"podium_llm_{field}", text, labels=LABELS)
+        counter = CounterMetricFamily(f"podium_llm_{field}", text, labels=MEMBER_LABELS)
         for labels, stats in rows:
             counter.add_metric(labels, getattr(stats, field))
         yield counter
     for field, (name, text) in _GAUGES.items():
-        gauge = GaugeMetricFamily(f"podium_llm_{name}", text, labels=LABELS)
+        gauge = GaugeMetricFamily(f"podium_llm_{name}", text, labels=MEMBER_LABELS)
         for labels, stats in rows:
             gauge.add_metric(labels, getattr(stats, field))
         yield gauge
     for field, (name, text) in _HISTOGRAMS.items():
-        histogram = HistogramMetricFamily(f"podium_llm_{name}", text, labels=LABELS)
+        histogram = HistogramMetricFamily(f"podium_llm_{name}", text, labels=MEMBER_LABELS)
         for labels, stats in rows:
             durations: Durations = getattr(stats, field)
-            bounds = [*(str(bound) for bound in _BOUNDS[field]), "+Inf"]
-            pairs = list(zip(bounds, accumulated(list(durations.buckets)), strict=True))
-            histogram.add_metric(labels, buckets=pairs, sum_value=durations.sum_s)
+            add_histogram(histogram, labels, Histogram(_BOUNDS[field], list(durations.buckets), durations.sum_s))
         yield histogram

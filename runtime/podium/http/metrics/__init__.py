@@ -1,0 +1,1 @@
+"""Prometheus series, read off plain counters at each scrape."""
