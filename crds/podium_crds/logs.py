@@ -64,7 +64,7 @@ class JsonFormatter(logging.Formatter):
             entry |= {"event": record.getMessage(), **facts}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return json.dumps(entry, default=str, ensure_ascii=False, separators=(",", ":"))
 
 
 def set_up(level: str, formatter: logging.Formatter, quiet: Iterable[str], stream: TextIO | None = None) -> None:
