@@ -1,8 +1,9 @@
 """Forms one tensor batch of several requests and splits its outputs back: one gather in, one store out.
 
 Inputs are concatenated along dimension 0 straight into one arena slot; a single request whose inputs lie in the arena
-already goes as it is. Outputs stay in the slot the worker wrote; each request gets row ranges of it with leases of
-their own. Nothing fails for want of arena room: what finds none travels in the message.
+already goes as it is. Outputs stay in the slot the worker wrote, or in that of the input which the model passed on;
+each request gets row ranges of it with leases of their own. Nothing fails for want of arena room: what finds none
+travels in the message.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +13,16 @@ from podium.batching.joining import Joining, Part, padding_of
 from podium.batching.queue import Waiting
 from podium.errors import ArenaExhausted, DescriptorError
 from podium.ipc.arena import Arena
-from podium.ipc.descriptor import Descriptor, Inline, SlotRange, TensorRef, aligned, check_granted, check_layout_of
+from podium.ipc.descriptor import (
+    Descriptor,
+    Inline,
+    SlotRange,
+    TensorRef,
+    aligned,
+    check_granted,
+    check_layout_of,
+    is_within,
+)
 from podium.ipc.lease import Holder, Lease, Slot
 from podium.ipc.protocol import MAX_INLINE_BYTES
 from podium.ipc.tensor import Tensor
@@ -31,6 +41,14 @@ class GatheredInputs:
     """Tensors that were copied to."""
     padding: tuple[int, int] = (0, 0)
     """Elements of padded inputs, as requests brought them and as the model gets them."""
+
+    def lease_of(self, ref: Descriptor) -> Lease | None:
+        """The worker's lease on the input that `ref` is a part of; None where it is of none. Raises DescriptorError."""
+        for given in self.refs.values():
+            if is_within(ref, given):
+                check_layout_of(ref, ref.nbytes)
+                return next(lease for lease in self.leases if lease.slot.generation == ref.generation)
+        return None
 
     def release(self, held: Collection[int] = ()) -> None:
         """Ends the worker's leases, but on slots whose generation is in `held`."""
@@ -106,11 +124,16 @@ class GrantedSlot:
 
 
 def read_outputs(
-    refs: Mapping[str, TensorRef], payloads: Sequence[bytes], grant: GrantedSlot | None, arena: Arena
+    refs: Mapping[str, TensorRef],
+    payloads: Sequence[bytes],
+    inputs: GatheredInputs,
+    grant: GrantedSlot | None,
+    arena: Arena,
 ) -> dict[str, Tensor]:
     """Outputs of a whole batch, each reference checked as if the worker were hostile.
 
-    Arena tensors borrow the grant's lease without owning it. Raises DescriptorError.
+    Arena tensors borrow the worker's lease, on the slot of an input or the granted one, without owning it. Raises
+    DescriptorError.
     """
     outputs: dict[str, Tensor] = {}
     for name, ref in refs.items():
@@ -121,10 +144,12 @@ def read_outputs(
             check_layout_of(ref, data.nbytes)
             outputs[name] = Tensor(ref.dtype, ref.shape, data)
             continue
-        check_granted(ref, grant.range if grant else None)
-        assert grant is not None
-        data = arena.read(grant.lease.slot, ref.offset, ref.nbytes)
-        outputs[name] = Tensor(ref.dtype, ref.shape, data, grant.lease)
+        lease = inputs.lease_of(ref)
+        if lease is None:
+            check_granted(ref, grant.range if grant else None)
+            assert grant is not None
+            lease = grant.lease
+        outputs[name] = Tensor(ref.dtype, ref.shape, arena.read(lease.slot, ref.offset, ref.nbytes), lease)
     return outputs
 
 

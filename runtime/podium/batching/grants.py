@@ -16,6 +16,8 @@ MEAN_WEIGHT = 0.1
 """Of the newest batch in the mean."""
 DECAY = 0.98
 """Per batch, so that one huge answer is forgotten after about a hundred others."""
+PASSES_ON = 8
+"""Batches in a row that stored nothing: the model passes its inputs on, and is granted a slot when it asks for one."""
 
 
 @dataclass(slots=True)
@@ -27,6 +29,8 @@ class OutputSize:
     tensors: int
     _per_row: float = 0.0
     """The largest of late."""
+    _in_a_row: int = 0
+    """Batches that stored nothing, since the last one that did."""
     _mean_per_row: float = 0.0
     """Geometric, so that one huge answer does not have many small requests refused."""
 
@@ -39,7 +43,9 @@ class OutputSize:
         return cls(sum(known) if closed else None, max(1, len(sizes)))
 
     def estimate(self, rows: int) -> int:
-        """Bytes to grant for a batch of `rows`; 0 where nothing is known yet."""
+        """Bytes to grant for a batch of `rows`; 0 where nothing is known yet, or nothing is usually stored."""
+        if self._in_a_row >= PASSES_ON:
+            return 0
         padding = self.tensors * ALIGNMENT
         if self.declared is not None:
             return self.declared * rows + padding
@@ -48,10 +54,13 @@ class OutputSize:
 
     def expected(self, rows: int) -> int:
         """Bytes that `rows` take on average, for admission: the largest would refuse too many where shapes vary."""
+        if self._in_a_row >= PASSES_ON:
+            return 0
         return (self.declared if self.declared is not None else round(self._mean_per_row)) * rows
 
     def observe(self, rows: int, nbytes: int, tensors: int) -> None:
-        """A batch's outputs took `nbytes`."""
+        """Those outputs of a batch that were no views of its inputs took `nbytes`."""
+        self._in_a_row = 0 if nbytes else self._in_a_row + 1
         self.tensors = max(self.tensors, tensors)
         per_row = nbytes / max(1, rows)
         self._per_row = max(per_row, self._per_row * DECAY)

@@ -31,6 +31,9 @@ from podium.engines.base import (
 from podium.errors import ModelError
 from podium.sdk.model import ModelContext, defines_infer, defines_infer_batch, defines_infer_stream
 
+NUMBERS = "biuf"
+"""Kinds of arrays whose elements lie in the array itself."""
+
 
 class PythonEngine:
     """Runs one object of the user's class."""
@@ -114,17 +117,45 @@ class PythonEngine:
             _check_rows(answer, batch.rows[index])
             if answer.keys() != first.keys():
                 raise ModelError(f"infer_batch returned outputs {sorted(answer)} and {sorted(first)}")
-        return {name: _joined(name, [answer[name] for _, answer in arrays], batch.place) for name in first}
+        given = [array for array in inputs.values() if array.dtype.kind in NUMBERS]
+        return {name: _joined(name, [answer[name] for _, answer in arrays], given, batch.place) for name in first}
 
 
-def _joined(name: str, parts: Sequence[NDArray[Any]], place: Place | None) -> NDArray[Any]:
-    """All rows of one output, joined where they are sent from; text and unequal parts as numpy sees fit."""
+def _joined(
+    name: str, parts: Sequence[NDArray[Any]], given: Sequence[NDArray[Any]], place: Place | None
+) -> NDArray[Any]:
+    """All rows of one output, as they lie in an input or joined where they are sent from; text and unequal parts as
+    numpy sees fit."""
     first = parts[0]
     alike = all(part.dtype == first.dtype and part.shape[1:] == first.shape[1:] for part in parts)
-    if place is None or not alike or first.dtype.kind not in "biuf":
+    if not alike or first.dtype.kind not in NUMBERS:
+        return np.concatenate(parts)
+    if (whole := _lying_together(parts, given)) is not None:
+        return whole
+    if place is None:
         return np.concatenate(parts)
     out = place(name, (sum(len(part) for part in parts), *first.shape[1:]), first.dtype)
     return np.concatenate(parts, out=out)
+
+
+def _lying_together(parts: Sequence[NDArray[Any]], given: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+    """The parts as one view of an input, where every request's rows were passed on and follow each other there."""
+    start = end = _address(parts[0])
+    for part in parts:
+        if not part.size or not part.flags.c_contiguous or _address(part) != end:
+            return None
+        end += part.nbytes
+    for array in given:
+        first = start - _address(array)
+        if first >= 0 and first + (end - start) <= array.nbytes:
+            flat = array.reshape(-1).view(np.uint8)[first : first + (end - start)]
+            return flat.view(parts[0].dtype).reshape(-1, *parts[0].shape[1:])
+    return None
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _per_request(inputs: dict[str, NDArray[Any]], rows: tuple[int, ...]) -> list[dict[str, NDArray[Any]]]:

@@ -68,8 +68,19 @@ def check_layout_of(ref: TensorRef, nbytes: int) -> None:
         raise DescriptorError(str(error)) from error
 
 
+def is_within(ref: Descriptor, given: TensorRef) -> bool:
+    """Whether an output is a part of this input, and of no other request's bytes in the same slot."""
+    return (
+        isinstance(given, Descriptor)
+        and (ref.start, ref.generation) == (given.start, given.generation)
+        and given.offset <= ref.offset
+        and ref.offset + ref.nbytes <= given.offset + given.nbytes
+    )
+
+
 def check_granted(ref: Descriptor, grant: SlotRange | None) -> None:
-    """What the front end checks of an output: within the slot it granted, of that generation, dtype and shape agree.
+    """What the front end checks of an output that is no part of an input: within the slot it granted, of that
+    generation, dtype and shape agree.
 
     Raises DescriptorError.
     """

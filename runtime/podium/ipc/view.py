@@ -77,6 +77,11 @@ class ArenaView:
         offset = address_of(data) - self._write_address - grant.start
         return offset if offset >= 0 and offset + data.nbytes <= grant.nbytes else None
 
+    def offset_in_input(self, ref: Descriptor, data: memoryview) -> int | None:
+        """Where `data` begins in the slot of an input, as descriptors count it; None where it lies elsewhere."""
+        offset = address_of(data) - self._address - ref.start
+        return offset if ref.offset <= offset and offset + data.nbytes <= ref.offset + ref.nbytes else None
+
     def _window(self, first: int, nbytes: int) -> memoryview:
         """Read-only bytes whose `obj` lives as long as any array or torch tensor over them, and can be watched.
 
@@ -94,6 +99,6 @@ class ArenaView:
         self._generations[start] = generation
 
 
-def describe(grant: SlotRange, offset: int, tensor: Tensor) -> Descriptor:
-    """The reference to an output that was stored at `offset` of a granted slot."""
-    return Descriptor(grant.start, grant.generation, offset, tensor.nbytes, tensor.dtype, tensor.shape)
+def describe(slot: SlotRange | Descriptor, offset: int, tensor: Tensor) -> Descriptor:
+    """The reference to an output at `offset` of a granted slot, or of the slot of an input."""
+    return Descriptor(slot.start, slot.generation, offset, tensor.nbytes, tensor.dtype, tensor.shape)

@@ -50,7 +50,7 @@ class Answers:
         try:
             if running.grant is not None:
                 self.arena.ledger.seal(running.grant.lease.slot)
-            outputs = read_outputs(reply.outputs, payloads, running.grant, self.arena)
+            outputs = read_outputs(reply.outputs, payloads, running.inputs, running.grant, self.arena)
             good = self.outcomes.fail_items(running.requests, reply.errors) if reply.errors else running.requests
             shares = running.joining.split(outputs, good, running.requests)
         except ProtocolError as error:
@@ -60,7 +60,7 @@ class Answers:
         except ModelError as error:
             self.outcomes.fail(running.requests, error)
             return
-        self.output_size.observe(running.rows, sum([tensor.nbytes for tensor in outputs.values()]), len(outputs))
+        self.output_size.observe(running.rows, running.stored_bytes(outputs.values()), len(outputs))
         self.outcomes.succeed(good, shares, lambda share: lease_out(share, self.arena, FRONT_END))
         if self.policy.cap.target_s is not None and not running.is_warm_up:
             self.policy.cap.observe(running.rows, [now - waiting.arrived for waiting in good])

@@ -9,6 +9,7 @@ from podium.batching.device import Run
 from podium.batching.joining import Joining
 from podium.batching.queue import Waiting
 from podium.ipc.protocol import MAX_IN_HAND
+from podium.ipc.tensor import Tensor
 from podium.serving.supervisor import Supervisor
 
 
@@ -37,6 +38,11 @@ class RunningBatch:
     def live(self) -> list[Waiting]:
         """Requests that somebody still waits for."""
         return [waiting for waiting in self.requests if not waiting.future.done()]
+
+    def stored_bytes(self, outputs: Collection[Tensor]) -> int:
+        """What they took of the granted slot or of the message: those passed on lie in the slots of inputs."""
+        own = self.grant.lease if self.grant is not None else None
+        return sum([tensor.nbytes for tensor in outputs if tensor.lease is None or tensor.lease is own])
 
     def release(self, held: Collection[int] = ()) -> None:
         """Ends the worker's part in its slots but those whose generation is in `held`."""

@@ -1,7 +1,8 @@
-"""Where the outputs of one batch are written: in the slot that was granted with it, in place or by one copy each.
+"""Where the outputs of one batch are: in the slot that was granted with it, in place or by one copy each.
 
-What finds no room there travels in the message. A larger slot is asked for only while nothing was written in the first
-one, since its grant ends with the asking.
+An output that is a view of an input is answered with where it lies already, and not copied. What finds no room in the
+grant travels in the message. A larger slot is asked for only while nothing was written in the first one, since its
+grant ends with the asking.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podium.errors import InvalidInput, ModelError
-from podium.ipc.descriptor import Inline, SlotRange, TensorRef, aligned
+from podium.ipc.descriptor import Descriptor, Inline, SlotRange, TensorRef, aligned
 from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor, check_layout, dtype_of
 from podium.ipc.view import ArenaView, describe
 from podium.worker.held import HeldViews
 from podium_crds.tensors import DType
+
+LEAST_SHARE = 8
+"""A view of less than one in this many parts of its input is copied: as a reference it would keep the whole slot."""
 
 Asker = Callable[[int, int], SlotRange | None]
 """(batch, bytes) → a larger grant, or None where the arena has no room."""
@@ -50,6 +54,7 @@ class OutputPlaces:
 
     def __init__(self, dispatch: Dispatch, view: ArenaView, held: HeldViews, ask: Asker) -> None:
         self._batch = dispatch.batch
+        self._inputs = [] if held.copying else [ref for ref in dispatch.inputs.values() if isinstance(ref, Descriptor)]
         self._grant = dispatch.grant
         self._view = view
         self._held = held
@@ -77,12 +82,10 @@ class OutputPlaces:
         stored = Stored()
         elsewhere: dict[str, Tensor] = {}
         for name, tensor in outputs.items():
-            offset = self._view.offset_in(self._grant, tensor.data) if self._grant and self._filled else None
-            if offset is None:
+            if (ref := self._where(tensor)) is None:
                 elsewhere[name] = tensor
             else:
-                assert self._grant is not None
-                stored.refs[name] = describe(self._grant, offset, tensor)
+                stored.refs[name] = ref
         total = sum(aligned(tensor.nbytes) for tensor in elsewhere.values())
         if total <= inline_bytes or (grant := self._room(total)) is None:
             if total > MAX_INLINE_BYTES:
@@ -97,6 +100,20 @@ class OutputPlaces:
             self._filled += aligned(tensor.nbytes)
         return stored
 
+    def _where(self, tensor: Tensor) -> Descriptor | None:
+        """The reference to an output that lies in shared memory already: written in place, or a view of an input."""
+        if not tensor.nbytes or tensor.dtype is DType.BYTES:  # text was encoded for the answer
+            return None
+        if self._grant is not None and self._filled:
+            offset = self._view.offset_in(self._grant, tensor.data)
+            if offset is not None:
+                return describe(self._grant, offset, tensor)
+        for given in self._inputs:
+            offset = self._view.offset_in_input(given, tensor.data)
+            if offset is not None:
+                return describe(given, offset, tensor) if _may_stay(given, offset, tensor) else None
+        return None
+
     def _room(self, nbytes: int) -> SlotRange | None:
         """The grant, once it has `nbytes` bytes free behind what is filled."""
         if self._grant is not None and self._filled + nbytes <= self._grant.nbytes:
@@ -105,6 +122,11 @@ class OutputPlaces:
             return None
         self._grant = self._ask(self._batch, aligned(nbytes))
         return self._grant
+
+
+def _may_stay(given: Descriptor, offset: int, tensor: Tensor) -> bool:
+    """Whether a view of an input is worth its slot, and lies as its readers need it."""
+    return tensor.nbytes * LEAST_SHARE >= given.nbytes and offset % NUMPY_DTYPES[tensor.dtype].itemsize == 0
 
 
 def dtype_for(name: str, declared: Mapping[str, DType], wanted: object) -> DType:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from podium_crds.tensors import DType, TensorSpec
 
 WORKER = Holder("worker", 1)
 MIB = 1 << 20
+NOTHING = GatheredInputs({}, [], [], 0)
 
 
 @pytest.fixture
@@ -143,7 +145,7 @@ def outputs_in_grant(arena: Arena, *arrays: NDArray[np.generic]) -> tuple[dict[s
         refs[f"o{index}"] = Descriptor(slot.offset, slot.generation, offset, tensor.nbytes, tensor.dtype, tensor.shape)
         offset += -(-tensor.nbytes // 64) * 64
     arena.ledger.seal(buffer.lease.slot)
-    return read_outputs(refs, [], grant, arena), grant
+    return read_outputs(refs, [], NOTHING, grant, arena), grant
 
 
 @settings(max_examples=30, deadline=None)
@@ -191,7 +193,47 @@ def test_strings_that_do_not_fill_their_rows_are_the_models_fault() -> None:
 
 def test_an_answer_that_names_a_missing_payload_is_refused(arena: Arena) -> None:
     with pytest.raises(DescriptorError):
-        read_outputs({"y": Inline(1, DType.INT8, (1,))}, [b"a"], None, arena)
+        read_outputs({"y": Inline(1, DType.INT8, (1,))}, [b"a"], NOTHING, None, arena)
+
+
+def passed_on(ref: Descriptor, **changes: object) -> Descriptor:
+    """A worker's answer that names its input, or what lies around it."""
+    return msgspec.structs.replace(ref, **changes)
+
+
+def test_an_output_that_is_a_part_of_an_input_is_a_window_of_its_slot(arena: Arena) -> None:
+    tensor = in_arena(arena, np.arange(5000, dtype=np.int32))
+    inputs = gather([a_request(x=tensor)], arena, WORKER, 0)
+    ref = inputs.refs["x"]
+    assert isinstance(ref, Descriptor)
+    part = passed_on(ref, offset=ref.offset + 400, nbytes=4000, shape=(1000,))
+    outputs = lease_out(read_outputs({"y": part, "z": ref}, [], inputs, None, arena), arena, FRONT_END)
+    inputs.release()
+    tensor.release()
+    assert outputs["y"].array().tolist() == list(range(100, 1100))
+    assert arena.stats().slots == 1
+    outputs["y"].release()
+    assert outputs["z"].array().tolist() == list(range(5000)), "its slot ends with the last of its readers"
+    outputs["z"].release()
+    assert arena.stats().slots == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"offset": 0}, {"nbytes": 8004, "shape": (2001,)}, {"generation": 99}, {"start": 8192}, {"shape": (3,)}],
+    ids=str,
+)
+def test_an_output_beyond_the_input_that_it_names_is_refused(arena: Arena, changes: dict[str, object]) -> None:
+    """A slot may hold the rows of other requests beside those that the worker was given."""
+    whole = in_arena(arena, np.arange(5000, dtype=np.int32))
+    rows = Tensor(DType.INT32, (2000,), whole.data[4000:12000], whole.lease)
+    inputs = gather([a_request(x=rows)], arena, WORKER, 0)
+    ref = inputs.refs["x"]
+    assert isinstance(ref, Descriptor)
+    with pytest.raises(DescriptorError):
+        read_outputs({"y": passed_on(ref, **changes)}, [], inputs, None, arena)
+    inputs.release()
+    whole.release()
 
 
 def test_halves_keep_the_order_and_lose_nobody() -> None:

@@ -1,6 +1,6 @@
 """What outputs will take: declared to the byte, else learned: the largest for grants, the usual for admission."""
 
-from podium.batching.grants import OutputSize
+from podium.batching.grants import PASSES_ON, OutputSize
 from podium_crds.tensors import DType, TensorSpec
 
 
@@ -27,3 +27,16 @@ def test_one_huge_answer_raises_the_grant_by_little_and_hardly_what_admission_ex
     assert size.expected(1) < 2 << 20
     size.observe(1, 0, 1)
     assert size.expected(1) > 0
+
+
+def test_a_model_that_passes_its_inputs_on_is_granted_nothing_until_it_stores_again() -> None:
+    declared = OutputSize.of((TensorSpec(name="y", dtype=DType.FP32, shape=(-1, 100)),))
+    learned = OutputSize.of(())
+    learned.observe(1, 400, 1)
+    for size in (declared, learned):
+        for _ in range(PASSES_ON):
+            assert size.estimate(1) > 0
+            size.observe(1, 0, 1)
+        assert size.estimate(1) == size.expected(1) == 0
+        size.observe(1, 400, 1)
+        assert size.estimate(1) >= 400

@@ -53,6 +53,16 @@ class LeaseMachine(RuleBasedStateMachine):
             self.arena.ledger.share(lease.slot, holder)
         return multiple()
 
+    @rule(target=leases, lease=leases)
+    def pass_on(self, lease: Lease) -> object:
+        """A worker answers with its input: the reader's lease is there before the worker's ends."""
+        if lease.slot.state is not SlotState.SEALED or not lease.count:
+            return multiple()
+        answer = self.arena.ledger.share(lease.slot, FRONT_END)
+        lease.revoke()
+        assert lease.slot.state is SlotState.SEALED, "never free in between"
+        return answer
+
     @rule(lease=leases)
     def seal(self, lease: Lease) -> None:
         if lease.slot.state is SlotState.FREE:
