@@ -7,13 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from podium.sdk.codec import decodes, encodes
     from podium.sdk.errors import TraceError
     from podium.sdk.handler import Handler, InvalidItem
     from podium.sdk.members import model
     from podium.sdk.model import Model, ModelContext
     from podium.sdk.trace import cond, parallel, trace
 
-__all__ = ["Handler", "InvalidItem", "Model", "ModelContext", "TraceError", "cond", "model", "parallel", "trace"]
+__all__ = [
+    "Handler",
+    "InvalidItem",
+    "Model",
+    "ModelContext",
+    "TraceError",
+    "cond",
+    "decodes",
+    "encodes",
+    "model",
+    "parallel",
+    "trace",
+]
 
 _HOMES = {
     "Handler": "podium.sdk.handler",
@@ -22,6 +35,8 @@ _HOMES = {
     "ModelContext": "podium.sdk.model",
     "TraceError": "podium.sdk.errors",
     "cond": "podium.sdk.trace",
+    "decodes": "podium.sdk.codec",
+    "encodes": "podium.sdk.codec",
     "model": "podium.sdk.members",
     "parallel": "podium.sdk.trace",
     "trace": "podium.sdk.trace",

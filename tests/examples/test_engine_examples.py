@@ -59,6 +59,22 @@ def test_handler(tmp_path: Path) -> None:
     assert (empty.status_code, "item 1: text is empty" in empty.text) == (422, True)
 
 
+def test_codecs(tmp_path: Path) -> None:
+    file = prepared("codecs", tmp_path)
+    with podium("serve", "-f", str(file), "--port", "0", PODIUM_STATE_DIR=str(tmp_path / "state")) as process:
+        url = process.says("listening on").split()[2] + "/v1/models/sums:predict"
+        process.says("now serving revision")
+
+        def ask(body: bytes, content_type: str, accept: str = "*/*") -> httpx.Response:
+            return httpx.post(url, content=body, headers={"content-type": content_type, "accept": accept}, timeout=30)
+
+        assert ask(b"1,2,3\n4,5.5,6\n", "text/csv", "text/csv").text == "6\n15.5\n"
+        graymap = ask(b"P5 2 2 255 \x01\x02\x03\x04", "image/x-portable-graymap")
+        uneven = ask(b"1,2\n3\n", "text/csv; header=absent")
+    assert graymap.json()["outputs"]["sum"]["data"] == [3, 7]
+    assert (uneven.status_code, "the 2 lines differ in their number of fields" in uneven.text) == (400, True)
+
+
 @pytest.mark.torch
 def test_exported(tmp_path: Path) -> None:
     (answer,) = served("exported", tmp_path, "rotate", [{"points": [[1, 0], [0, 2], [3, 4]]}])

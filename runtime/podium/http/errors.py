@@ -21,6 +21,7 @@ from podium.errors import (
     WorkerDied,
 )
 from podium.graph.errors import BranchConditionError, MissingOutputError, StepError
+from podium.serving.codec_group import DecodedTooLargeError, UnreadableBodyError
 from podium.serving.errors import DrainingError, NotReadyError, UnknownModelError
 from podium.telemetry.logging import get_logger
 
@@ -111,10 +112,12 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (BodyTimeoutError, 408, "body_timeout"),
     (DeclaredElsewhereError, 409, "declared_elsewhere"),
     (BodyTooLargeError, 413, "too_large"),
+    (DecodedTooLargeError, 413, "too_large"),
     (UnsupportedMediaTypeError, 415, "unsupported_media_type"),
     (UnsupportedEncodingError, 415, "unsupported_encoding"),
     (InvalidInput, 422, "invalid_input"),
     (BranchConditionError, 422, "invalid_input"),
+    (UnreadableBodyError, 400, "unreadable_body"),
     (RequestError, 400, "bad_request"),
     (DrainingError, 503, "draining"),
     (NotReadyError, 503, "not_ready"),

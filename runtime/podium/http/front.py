@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from os import urandom
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from podium.http.access_log import Access, AccessLog
 from podium.http.api_keys import ApiKeys
@@ -34,10 +34,12 @@ from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_fo
 from podium.http.explaining import EXPLAIN, Account, account_of, answered
 from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
+from podium.http.forms.named import NamedRequest
 from podium.http.forms.table import Form, answer_form, body_form
 from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
 from podium.http.openai import OpenAIRoutes, openai_error
+from podium.http.own_forms import OwnForms, own_forms, read_own, write_own
 from podium.http.receiving import Receiving
 from podium.http.routes import OPENAI_PATHS, HotRoute, RouteForm
 from podium.http.rpc import RpcRoutes
@@ -210,12 +212,16 @@ class FrontDoor:
     async def _inferred(self, exchange: Exchange, revision: LiveRevision) -> Answer:
         """Body in, model, body out."""
         caller = exchange.caller
-        form, answer_as = _forms(exchange.route.form, caller.fields)
+        own = _own_forms(exchange.route.form, caller.fields, revision)
+        form, answer_as = _forms(exchange.route.form, caller.fields, own, revision)
         pour = exchange.scope.get("extensions", {}).get(POUR)
         body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving, pour)
         try:
             length = caller.fields.get(HEADER_LENGTH) if form is Form.INFER else None
-            if length is not None:
+            request: Any
+            if own is not None and own.reads is not None:
+                inputs, request = await self._own_inputs(exchange, revision, own, body), NamedRequest()
+            elif length is not None:
                 inputs, request = await read_infer(length, body, revision.contract, self._receiving)
             else:
                 inputs, request = await self._codecs.read(form, revision.contract, await body.read_all(form))
@@ -226,19 +232,33 @@ class FrontDoor:
             deadline = exchange.admitted.deadline(getattr(request, "timeout_s", None))
             priority: int = getattr(request, "priority", 0)
             outputs = await self._watched(exchange, revision, inputs, deadline, priority)
+            if own is not None and own.writes is not None:
+                with DisconnectWatch(exchange.receive):
+                    return await write_own(own, outputs, caller.request_id, deadline)
             served = Served(revision.resource.name, revision.spec.version, revision.name, caller.request_id)
             return await self._codecs.write(answer_as, served, request, outputs)
         finally:
             release(inputs)
             release(outputs)
 
+    async def _own_inputs(
+        self, exchange: Exchange, revision: LiveRevision, own: OwnForms, body: BodyReader
+    ) -> dict[str, Tensor]:
+        """As `read_own`."""
+        deadline, request_id = exchange.admitted.deadline(None), exchange.caller.request_id
+        return await read_own(own, body, revision.contract, self._receiving, request_id, deadline)
+
     async def _streamed(self, exchange: Exchange, revision: LiveRevision) -> int:
         """Body in, events out. Returns the status that counts."""
         caller, route = exchange.caller, exchange.route.form
-        form = FORMS[route] if route in FORMS else body_form(caller.fields.get(b"content-type"))
+        own = _own_forms(route, caller.fields, revision)
         body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving)
         try:
-            inputs, request = await self._codecs.read(form, revision.contract, await body.read_all(form))
+            if own is not None and own.reads is not None:
+                inputs, request = await self._own_inputs(exchange, revision, own, body), NamedRequest()
+            else:
+                form = FORMS[route] if route in FORMS else body_form(caller.fields.get(b"content-type"))
+                inputs, request = await self._codecs.read(form, revision.contract, await body.read_all(form))
         finally:
             body.close()
         deadline = exchange.admitted.deadline(request.timeout_s)
@@ -318,14 +338,26 @@ class FrontDoor:
         )
 
 
-def _forms(route: RouteForm, fields: Fields) -> tuple[Form, Form]:
-    """How the body of a route reads, and how its answer is written. Raises UnsupportedMediaTypeError,
-    NotAcceptableError."""
-    if route in NAMED_FORMS:
-        form = body_form(fields.get(b"content-type"))
-        return form, answer_form(fields.get(b"accept"), form)
-    form = FORMS[route]
-    return form, form
+def _forms(route: RouteForm, fields: Fields, own: OwnForms | None, revision: LiveRevision) -> tuple[Form, Form]:
+    """How the body of a route reads, and how its answer is written, where the model's own codecs do not.
+
+    Raises UnsupportedMediaTypeError, NotAcceptableError.
+    """
+    if route not in NAMED_FORMS:
+        return FORMS[route], FORMS[route]
+    codecs, form = revision.codecs, Form.NAMED
+    if own is None or own.reads is None:
+        form = body_form(fields.get(b"content-type"), codecs.decodes if codecs else ())
+    if own is not None and own.writes is not None:
+        return form, form
+    return form, answer_form(fields.get(b"accept"), form, codecs.encodes if codecs else ())
+
+
+def _own_forms(route: RouteForm, fields: Fields, revision: LiveRevision) -> OwnForms | None:
+    """What of a request is for the model's own codecs."""
+    if revision.codecs is None or route not in (*NAMED_FORMS, RouteForm.STREAM):
+        return None
+    return own_forms(fields, revision.codecs)
 
 
 def _error_answer(error: Exception, exchange: Exchange) -> Answer:

@@ -1,6 +1,7 @@
 """What a worker is told at its start, in a memfd of its own, so that no secret is in its arguments or environment."""
 
 import os
+from enum import StrEnum
 
 import msgspec
 
@@ -11,6 +12,14 @@ ARENA_FD = 3
 BOOTSTRAP_FD = 4
 JOURNAL_FD = 5
 """Numbers under which a spawned worker finds its three descriptors."""
+
+
+class Role(StrEnum):
+    """What a worker runs of its member."""
+
+    MODEL = "model"
+    CODECS = "codecs"
+    """The model's own codecs, without the model."""
 
 
 class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +42,7 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """podium_crds.assignment.Member as JSON, without artifact and probes."""
     load_bytes: int | None = None
     """How much more memory the load may map, its artifact apart; None: the front end alone watches it."""
+    role: Role = Role.MODEL
 
 
 def write_bootstrap(bootstrap: Bootstrap) -> int:

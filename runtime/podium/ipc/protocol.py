@@ -71,6 +71,19 @@ class Hello(_Message, frozen=True, tag="hello"):
     protocol: int = PROTOCOL_VERSION
 
 
+MediaTypes = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=127)], ...], msgspec.Meta(max_length=64)]
+
+
+class OwnForms(msgspec.Struct, frozen=True, array_like=True):
+    """Content types of bodies that the model's own codecs read and write."""
+
+    decodes: MediaTypes = ()
+    encodes: MediaTypes = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.decodes or self.encodes)
+
+
 class Ready(_Message, frozen=True, tag="ready"):
     """The model is loaded and takes batches."""
 
@@ -79,6 +92,7 @@ class Ready(_Message, frozen=True, tag="ready"):
     """It answers batches."""
     streams: bool = False
     """It answers streams."""
+    forms: OwnForms = OwnForms()
 
 
 class LoadFailed(_Message, frozen=True, tag="load_failed"):

@@ -19,7 +19,9 @@ from podium.errors import (
     StreamingMismatch,
     WorkerDied,
 )
+from podium.ipc.bootstrap import Role
 from podium.ipc.llm_stats import LlmStats
+from podium.ipc.protocol import OwnForms
 from podium.ipc.tensor import Tensor
 from podium.serving.direct import Answered, CallCancelled, Deliveries, DirectCall
 from podium.serving.dispatcher import Dispatcher
@@ -93,7 +95,7 @@ class GroupStats:
 class WorkerGroup:
     """All instances of one member. Used from one event loop."""
 
-    def __init__(self, member: Member, artifact_dir: Path, pod: PodResources) -> None:
+    def __init__(self, member: Member, artifact_dir: Path, pod: PodResources, role: Role = Role.MODEL) -> None:
         """Use `start`."""
         self._loop = asyncio.get_running_loop()
         self._stopping = False
@@ -103,16 +105,26 @@ class WorkerGroup:
         self._instances: list[Supervisor] = []
         self._streams = Streams(pod, self._instances, lambda: self._work.member)
         events = self._streams.beside(self._work.events)
-        self._instances += [Supervisor(member, artifact_dir, index, pod, events) for index in range(member.instances)]
+        self._instances += [
+            Supervisor(member, artifact_dir, index, pod, events, role) for index in range(member.instances)
+        ]
         self._work.attach(self._instances)
 
     @classmethod
-    async def start(cls, member: Member, artifact_dir: Path, *, pod: PodResources, is_candidate: bool = False) -> Self:
+    async def start(
+        cls,
+        member: Member,
+        artifact_dir: Path,
+        *,
+        pod: PodResources,
+        is_candidate: bool = False,
+        role: Role = Role.MODEL,
+    ) -> Self:
         """Starts `member.instances` workers and waits until all have loaded. A candidate is held back until `promote`.
 
         Raises WorkerLoadError with the first failure; no process is left then.
         """
-        group = cls(member, artifact_dir, pod)
+        group = cls(member, artifact_dir, pod, role)
         for instance in group._instances:
             instance.is_candidate = is_candidate
         tasks = [asyncio.create_task(instance.start()) for instance in group._instances]
@@ -232,6 +244,11 @@ class WorkerGroup:
     def streams(self) -> bool:
         """Whether the model answers in chunks. Known once the group has started."""
         return self._instances[0].streams
+
+    @property
+    def forms(self) -> OwnForms:
+        """Content types that the model's own codecs read and write. Known once the group has started."""
+        return self._instances[0].forms
 
     @property
     def streams_open(self) -> int:

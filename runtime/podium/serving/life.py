@@ -1,12 +1,13 @@
 """One life of an instance's process, and where the instance stands between its lives."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podium.errors import WorkerLoadError
-from podium.ipc.protocol import LoadFailed, Ready
+from podium.errors import ProtocolError, WorkerLoadError
+from podium.ipc.channel import Payloads
+from podium.ipc.protocol import FromWorker, LoadFailed, Ready
 from podium.serving.process import ChildProcess
 from podium_crds.assignment import EngineKind, Member
 from podium_crds.reasons import Reason
@@ -34,6 +35,34 @@ class Life:
     """Started as a candidate: behind others, with one intra-op thread."""
     known: bool = False
     """True once it said hello with its token."""
+
+
+class EarlyWords:
+    """What a worker says before its life is known: kept, then told."""
+
+    def __init__(self) -> None:
+        self._said: list[tuple[FromWorker | ProtocolError, Payloads]] = []
+
+    def hear(self, _peer: bytes, message: FromWorker, payloads: Payloads) -> None:
+        """Keeps a message."""
+        self._said.append((message, payloads))
+
+    def intrude(self, _peer: bytes, error: ProtocolError) -> None:
+        """Keeps that it sent what is no message."""
+        self._said.append((error, ()))
+
+    def tell(
+        self,
+        peer: bytes,
+        hear: Callable[[bytes, FromWorker, Payloads], None],
+        intrude: Callable[[bytes, ProtocolError], None],
+    ) -> None:
+        """Tells all of it, in order."""
+        for message, payloads in self._said:
+            if isinstance(message, ProtocolError):
+                intrude(peer, message)
+            else:
+                hear(peer, message, payloads)
 
 
 async def to_its_end(work: Coroutine[object, object, None]) -> None:

@@ -182,7 +182,8 @@ class HostedRevision:
         self.enter(RevisionState.WARMING)
         for member in self._loaded:
             await self._warm(member, self.held[member.name])
-        self.live = LiveRevision(self.resource, self.spec, groups)
+        codecs = None if self.spec.graph else next((shared.codecs for shared in self.held.values()), None)
+        self.live = LiveRevision(self.resource, self.spec, groups, codecs)
 
     def _check_digests(self) -> None:
         """A group that another revision began to fetch without a digest may have brought other bytes."""

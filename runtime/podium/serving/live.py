@@ -9,6 +9,7 @@ from podium.graph.paces import Paces
 from podium.graph.plan import GraphPlan
 from podium.ipc.tensor import Tensor
 from podium.serving.callee import Callee
+from podium.serving.codec_group import CodecGroup
 from podium.serving.contract import Contract
 from podium.serving.direct import Answered, DirectCall
 from podium.serving.group import WorkerGroup
@@ -25,11 +26,19 @@ class LiveRevision:
     Who pins it (`enter`) must let it go (`leave`); it is unloaded only at zero. The lifecycle owns the groups.
     """
 
-    def __init__(self, resource: ResourceRef, spec: Revision, groups: Mapping[str, Callee]) -> None:
+    def __init__(
+        self,
+        resource: ResourceRef,
+        spec: Revision,
+        groups: Mapping[str, Callee],
+        codecs: CodecGroup | None = None,
+    ) -> None:
         self.resource = resource
         self.spec = spec
         self.groups = groups
         """Member name → its workers, or the model of other pods that it is."""
+        self.codecs = codecs
+        """What reads and writes the model's own content types; None for a model without, and for a pipeline."""
         self.contract = Contract.of(spec)
         self.counts = RequestCounts()
         self.stream_counts = StreamCounts()

@@ -48,3 +48,11 @@ async def overrun(process: ChildProcess, budget_bytes: int) -> int:
         grown = await asyncio.to_thread(anonymous_bytes_of_tree, process.pid) - first
         if grown > budget_bytes:
             return grown
+
+
+def too_large(grown_bytes: int, budget_bytes: int) -> str:
+    """Why a load was ended that had grown so far."""
+    return (
+        f"it took {grown_bytes / MIB:.0f} MiB of private memory, and the container has {budget_bytes / MIB:.0f} MiB "
+        "left beside what it serves (raise resources.limits.memory)"
+    )

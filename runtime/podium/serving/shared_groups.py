@@ -12,6 +12,7 @@ from pathlib import Path
 
 from podium.artifacts import ArtifactError, ArtifactStore
 from podium.errors import WorkerLoadError
+from podium.serving.codec_group import CodecGroup
 from podium.serving.errors import RevisionFailedError
 from podium.serving.group import PodResources, WorkerGroup
 from podium.serving.remote import Remotes
@@ -36,6 +37,8 @@ class SharedGroup:
     path: Path | None = None
     group: WorkerGroup | None = None
     """The workers, once they are loaded."""
+    codecs: CodecGroup | None = None
+    """The worker of the model's own codecs, where it has any."""
     is_warm: bool = False
     is_candidate: bool = True
     """No revision that serves, or is to serve, has held it yet."""
@@ -46,8 +49,9 @@ class SharedGroup:
     def promote(self) -> None:
         """A revision that serves, or is to serve, uses it. Idempotent."""
         self.is_candidate = False
-        if self.group is not None:
-            self.group.promote()
+        for group in (self.group, self.codecs):
+            if group is not None:
+                group.promote()
 
     def fits(self, member: Member) -> bool:
         """Whether a revision with this member may use the group."""
@@ -141,8 +145,12 @@ class SharedGroups:
         shared.group = await WorkerGroup.start(
             shared.member, shared.path, pod=self._pod, is_candidate=shared.is_candidate
         )
+        if forms := shared.group.forms:
+            shared.codecs = await CodecGroup.start(
+                shared.member, shared.path, forms, self._pod, is_candidate=shared.is_candidate
+            )
         if not shared.is_candidate:  # since it may have been promoted meanwhile
-            shared.group.promote()
+            shared.promote()
         return shared.group
 
     def _forget(self, shared: SharedGroup) -> None:
@@ -155,6 +163,8 @@ class SharedGroups:
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait((task,))
+        if shared.codecs is not None:
+            await shared.codecs.stop(self._stop_grace_s)
         if shared.group is not None:
             await shared.group.stop(self._stop_grace_s)
             log.info("workers_stopped", member=shared.member.name, load_hash=shared.member.load_hash)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from podium.errors import ProtocolError, WorkerLoadError
-from podium.ipc.bootstrap import Bootstrap
+from podium.ipc.bootstrap import Bootstrap, Role
 from podium.ipc.channel import NoCredit, Payloads, PeerGone
 from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
@@ -25,6 +25,7 @@ from podium.ipc.protocol import (
     FromWorker,
     Hello,
     LoadFailed,
+    OwnForms,
     Ready,
     Stats,
     Stop,
@@ -33,9 +34,9 @@ from podium.ipc.protocol import (
 )
 from podium.serving.backoff import STABLE_AFTER_S, Backoff
 from podium.serving.forkserver import ForkLost
-from podium.serving.life import InstanceState, Life, as_candidate, load_error, load_reason, to_its_end
+from podium.serving.life import EarlyWords, InstanceState, Life, as_candidate, load_error, load_reason, to_its_end
 from podium.serving.llm_totals import LlmTotals
-from podium.serving.memory import MIB, load_budget, overrun
+from podium.serving.memory import load_budget, overrun, too_large
 from podium.serving.pod import PodResources
 from podium.serving.priority import hold_back, let_go
 from podium.serving.process import described_death, described_exit, memory_bytes
@@ -66,7 +67,15 @@ class Events:
 class Supervisor:
     """One instance of a member."""
 
-    def __init__(self, member: Member, artifact_dir: Path, index: int, pod: PodResources, events: Events) -> None:
+    def __init__(
+        self,
+        member: Member,
+        artifact_dir: Path,
+        index: int,
+        pod: PodResources,
+        events: Events,
+        role: Role = Role.MODEL,
+    ) -> None:
         """Starts nothing; see `start`."""
         self.name = f"{member.name}-{index}"
         self.state = InstanceState.LOADING
@@ -81,6 +90,9 @@ class Supervisor:
         """Whether the model answers batches, as its last Ready said."""
         self.streams = False
         """Whether the model answers streams, as its last Ready said."""
+        self.forms = OwnForms()
+        """What the model's own codecs read and write, as its last Ready said."""
+        self._role = role
         self._member = member
         self._wire = member.model_copy(update={"artifact": Artifact(), "warmup": (), "smoke_test": None})
         self._artifact_dir = artifact_dir
@@ -294,14 +306,11 @@ class Supervisor:
             device=self.device,
             member=as_candidate(self._wire, self.is_candidate).model_dump_json(by_alias=True, exclude_none=True),
             load_bytes=self._budget_bytes if self.device == "cpu" else None,
+            role=self._role,
         )
         # The worker may speak before we learn its pid: that is kept, and heard once its life is known.
-        early: list[tuple[FromWorker | ProtocolError, Payloads]] = []
-        self._pod.broker.register(
-            peer,
-            lambda _peer, message, payloads: early.append((message, payloads)),
-            lambda _peer, error: early.append((error, ())),
-        )
+        early = EarlyWords()
+        self._pod.broker.register(peer, early.hear, early.intrude)
         try:
             process = await self._pod.launch(self._member.engine, bootstrap, journal_fd)
         except BaseException:
@@ -312,11 +321,7 @@ class Supervisor:
         if life.held_back:
             hold_back(process.pid)
         self._pod.broker.register(peer, self._hear, self._intrude)
-        for message, payloads in early:
-            if isinstance(message, ProtocolError):
-                self._intrude(peer, message)
-            else:
-                self._hear(peer, message, payloads)
+        early.tell(peer, self._hear, self._intrude)
         return life
 
     async def _loaded(self, life: Life) -> None:
@@ -346,10 +351,7 @@ class Supervisor:
         grown = await overrun(life.process, self._budget_bytes)
         left = self._budget_bytes
         log.error("load_too_large", instance=self.name, private_bytes=grown, budget_bytes=left)
-        self.kill(
-            f"it took {grown / MIB:.0f} MiB of private memory, and the container has {left / MIB:.0f} MiB left beside "
-            "what it serves (raise resources.limits.memory)"
-        )
+        self.kill(too_large(grown, left))
 
     async def _take_outcome(self, life: Life) -> None:
         try:
@@ -360,7 +362,7 @@ class Supervisor:
                     error.exit_code = await asyncio.shield(life.process.exited)
             raise
         await self._measure(life)
-        self.infers, self.streams = ready.infers, ready.streams
+        self.infers, self.streams, self.forms = ready.infers, ready.streams, ready.forms
         self.state = InstanceState.READY
         log.info(
             "worker_ready",

@@ -14,9 +14,12 @@ import time
 from pathlib import Path
 from typing import assert_never
 
+import msgspec
+
 from podium.engines.base import AsyncEngine, ContractLoadError, Engine, StreamingEngine, context_of, user_error
+from podium.engines.codec_engine import CodecEngine, codecs_of, forms_of
 from podium.errors import PodiumError, ProtocolError, clipped
-from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, read_bootstrap
+from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, Role, read_bootstrap
 from podium.ipc.channel import WorkerChannel
 from podium.ipc.journal import Journal
 from podium.ipc.protocol import Hello, LoadFailed, Ready
@@ -30,6 +33,9 @@ from podium.worker.streaming import StreamingLoop
 from podium_crds.assignment import EngineKind, Member
 from podium_crds.tensors import TensorSpec
 
+MAX_CODEC_BYTES = 1 << 30
+"""What one body may take while the model's own codec reads it."""
+
 
 def serve(bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal: Journal) -> int:
     """Loads, answers, unloads. Returns the exit status. Raises ProtocolError."""
@@ -39,30 +45,44 @@ def serve(bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal
     artifact_dir = Path(bootstrap.artifact_dir)
     try:
         member = Member.model_validate_json(bootstrap.member)
+        if bootstrap.role is Role.CODECS:
+            return _serve_codecs(bootstrap, link, view, journal, member)
         with held_to(bootstrap.load_bytes, artifact_dir):
             engine = build_engine(member, artifact_dir, bootstrap.device)
             if not isinstance(engine, AsyncEngine):
                 engine.load()
                 engine.warm_up()
+                forms = forms_of(codecs_of(member.engine, artifact_dir))
     except BaseException as error:  # noqa: BLE001 - SystemExit in the user's load is a failed load, too
         return _refuse(link, error, bootstrap.load_bytes)
     if isinstance(engine, AsyncEngine):
         return asyncio.run(_serve_async(link, view, engine, member))
     gc.freeze()  # what a loaded model consists of is walked by no later collection
     instance = Instance(member, engine, view, bootstrap.inline_bytes)
-    status = _answer(link, journal, instance, time.perf_counter() - started)
+    status = _answer(link, journal, instance, Ready(link.epoch, time.perf_counter() - started, forms=forms))
     engine.unload()
     return status
 
 
-def _answer(link: Link, journal: Journal, instance: Instance, load_s: float) -> int:
+def _answer(link: Link, journal: Journal, instance: Instance, ready: Ready) -> int:
     """Says Ready and answers until Stop, in the loop that the engine needs."""
     engine = instance.engine
     if isinstance(engine, StreamingEngine) and engine.streams:
-        link.send(Ready(link.epoch, load_s, infers=engine.infers, streams=True))
+        link.send(msgspec.structs.replace(ready, infers=engine.infers, streams=True))
         return asyncio.run(_answer_streams(link, journal, instance, engine))
-    link.send(Ready(link.epoch, load_s))
+    link.send(ready)
     return BlockingLoop(link, journal, instance).run()
+
+
+def _serve_codecs(bootstrap: Bootstrap, link: Link, view: ArenaView, journal: Journal, member: Member) -> int:
+    """The whole life of a worker that runs the model's codecs: held to its memory to the end, since a small body may
+    stand for a large picture. Raises what the model's code raises when it is imported."""
+    artifact_dir = Path(bootstrap.artifact_dir)
+    with held_to(min(bootstrap.load_bytes or MAX_CODEC_BYTES, MAX_CODEC_BYTES), artifact_dir):
+        engine = CodecEngine(member.engine, artifact_dir)
+        engine.load()
+        gc.freeze()
+        return _answer(link, journal, Instance(member, engine, view, bootstrap.inline_bytes), Ready(link.epoch, 0.0))
 
 
 async def _answer_streams(link: Link, journal: Journal, instance: Instance, engine: StreamingEngine) -> int:

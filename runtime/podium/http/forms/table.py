@@ -1,6 +1,6 @@
 """Which function reads or writes which form. One table for the front end and for the codec process."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -96,28 +96,31 @@ ANSWER_FORMS: Mapping[bytes, Form] = {
 MAX_ACCEPTED = 16
 
 
-def body_form(content_type: bytes | None) -> Form:
-    """The form of a `:predict` body of that type. Raises UnsupportedMediaTypeError."""
+def body_form(content_type: bytes | None, own: Iterable[str] = ()) -> Form:
+    """The form of a `:predict` body of that type. `own`: what the model's own codecs read, for the message.
+
+    Raises UnsupportedMediaTypeError.
+    """
     if content_type is None or content_type == JSON:
         return Form.NAMED
     found = BODY_FORMS.get(_media_type(content_type))
     if found is None:
-        known = ", ".join(sorted(name.decode() for name in BODY_FORMS if name))
+        known = ", ".join(sorted({name.decode() for name in BODY_FORMS if name} | set(own)))
         raise UnsupportedMediaTypeError(f"content-type {content_type[:80]!r} is not read here; expected one of {known}")
     return found
 
 
-def answer_form(accept: bytes | None, body: Form) -> Form:
+def answer_form(accept: bytes | None, body: Form, own: Iterable[str] = ()) -> Form:
     """The form of the answer: the first of the accepted ones that can be written, or the body's where all are.
 
-    Raises NotAcceptableError.
+    `own`: what the model's own codecs write, for the message. Raises NotAcceptableError.
     """
     if accept is None or accept == b"*/*":
         return body if body is Form.MSGPACK else Form.NAMED
     for part in accept.split(b",")[:MAX_ACCEPTED]:
         if found := ANSWER_FORMS.get(_media_type(part)):
             return found
-    known = ", ".join(sorted(name.decode() for name in ANSWER_FORMS))
+    known = ", ".join(sorted({name.decode() for name in ANSWER_FORMS} | set(own)))
     raise NotAcceptableError(f"accept {accept[:80]!r} cannot be answered; expected one of {known}")
 
 
