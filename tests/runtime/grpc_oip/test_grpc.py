@@ -1,17 +1,15 @@
 """The gRPC service of a real server, asked by an independent client library (tritonclient) and by hostile requests."""
 
 import concurrent.futures
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
-from tests.runtime.serving.processes import podium, until
+from tests.runtime.serving.processes import served
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
@@ -63,18 +61,8 @@ spec:
 
 def serving(folder: Path, *more: str) -> Iterator[str]:
     """Address of the gRPC port of a server, once both models are ready."""
-    (folder / "models.yaml").write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(16 << 20)}
-    environment |= {"PODIUM_MAX_BODY_BYTES": str(4 << 20)}
-    with podium(
-        "serve", "-f", str(folder / "models.yaml"), "--port", "0", "--grpc-port", "0", *more, **environment
-    ) as process:
-        url = process.says("listening on").split()[2]
-        found = re.search(r":(\d+)", process.says("gRPC on"))
-        assert found
-        for name in ("echo", "scale"):
-            until(lambda name=name: httpx.get(f"{url}/v2/models/{name}/ready").status_code == 200, name)
-        yield f"127.0.0.1:{found[1]}"
+    with served(folder, YAML, "--grpc-port", "0", *more, PODIUM_MAX_BODY_BYTES=str(4 << 20)) as server:
+        yield f"127.0.0.1:{server.grpc_port}"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """gRPC while things change: a swap, a SIGTERM, a client that takes its call back."""
 
-import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import httpx
-from tests.runtime.serving.processes import Podium, podium, until
+from tests.runtime.serving.processes import Podium, served, until
 from tritonclient.grpc import service_pb2
 
 YAML = """
@@ -48,16 +47,11 @@ spec:
 @contextmanager
 def counting(folder: Path) -> Iterator[tuple[Podium, str, grpc.Channel]]:
     """The process, the URL of its HTTP port and a channel to its gRPC port, once the model is ready."""
-    file = folder / "model.yaml"
-    file.write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(16 << 20)}
-    with podium("serve", "-f", str(file), "--port", "0", "--grpc-port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        found = re.search(r":(\d+)", process.says("gRPC on"))
-        assert found
-        until(lambda: httpx.get(f"{url}/v2/models/counting/ready").status_code == 200, "counting")
-        with grpc.insecure_channel(f"127.0.0.1:{found[1]}") as channel:
-            yield process, url, channel
+    with (
+        served(folder, YAML, "--grpc-port", "0") as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+        yield server, server.url, channel
 
 
 def ask(channel: grpc.Channel, sleep_s: float) -> grpc.Future:
@@ -108,7 +102,7 @@ def test_nothing_fails_in_a_swap_under_load(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(4) as pool:
             loads = [pool.submit(load) for _ in range(4)]
-            (tmp_path / "model.yaml").write_text(YAML.replace('version: "1"', 'version: "2"'))
+            (tmp_path / "served.yaml").write_text(YAML.replace('version: "1"', 'version: "2"'))
             assert all(each.result(60) for each in loads)
 
 

@@ -1,11 +1,10 @@
 """One `podium serve -f` for all tests of the routes: a few small models and a pipeline."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import httpx
 import pytest
-from tests.runtime.serving.processes import Podium, podium, until
+from tests.runtime.serving.processes import Server, served
 
 YAML = """
 apiVersion: v1
@@ -111,25 +110,11 @@ spec:
 """
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running server."""
-
-    process: Podium
-    url: str
-    port: int
-
-
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serving until the last test of the package."""
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "models.yaml").write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(16 << 20)}
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield Server(process, url, int(url.rpartition(":")[2]))
+    with served(tmp_path_factory.mktemp("served"), YAML) as running:
+        yield running
 
 
 @pytest.fixture

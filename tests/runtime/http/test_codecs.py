@@ -19,8 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from tests.runtime.http.conftest import Server
-from tests.runtime.serving.processes import podium, until
+from tests.runtime.serving.processes import Server, served, until
 
 from podium.errors import InvalidInput
 from podium.http.errors import NotAcceptableError, UnsupportedMediaTypeError
@@ -276,16 +275,12 @@ spec:
   python: {{entrypoint: "models:{model}"}}
   inputs: [{{name: x, {spec}}}]
 """
-    (tmp_path / "models.yaml").write_text(yaml)
-    environment = {"PODIUM_STATE_DIR": str(tmp_path / "state"), "PODIUM_ARENA_BYTES": str(64 << 20)}
-    with podium("serve", "-f", str(tmp_path / "models.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield Server(process, url, int(url.rpartition(":")[2]))
+    with served(tmp_path, yaml, arena_mib=64) as server:
+        yield server
 
 
 def codec_pids(server: Server) -> list[int]:
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     return [int(pid) for pid in children if b"codec_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 

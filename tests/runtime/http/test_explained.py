@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from tests.runtime.http.conftest import YAML, Server
-from tests.runtime.serving.processes import podium, until
+from tests.runtime.http.conftest import YAML
+from tests.runtime.serving.processes import Server, podium, served, until
 
 SCALE = {"inputs": {"x": [[1, 2, 3]]}}
 TEXT = {"inputs": {"text": ["hello"]}}
@@ -100,18 +100,13 @@ def collector() -> Iterator[ThreadingHTTPServer]:
 @pytest.fixture
 def traced(collector: ThreadingHTTPServer, tmp_path: Path) -> Iterator[str]:
     """The address of a server whose spans go to the collector, and which samples nothing by itself."""
-    (tmp_path / "models.yaml").write_text(YAML)
     environment = {
-        "PODIUM_STATE_DIR": str(tmp_path / "state"),
-        "PODIUM_ARENA_BYTES": str(16 << 20),
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_address[1]}",
         "OTEL_TRACES_SAMPLER": "always_off",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
-    with podium("serve", "-f", str(tmp_path / "models.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield url
+    with served(tmp_path, YAML, **environment) as server:
+        yield server.url
 
 
 def test_a_sampled_caller_gets_spans_below_its_own_and_exemplars_and_others_get_none(traced: str) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.runtime.http.conftest import Server
-from tests.runtime.serving.processes import until
+from tests.runtime.serving.processes import Server, until
 
 INFER = "/v2/models/scale/infer"
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2.5, -3e-7]}

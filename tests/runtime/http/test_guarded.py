@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.runtime.http.conftest import YAML, Server
+from tests.runtime.http.conftest import YAML
 from tests.runtime.http.test_hostile_requests import GOOD, PREDICT
-from tests.runtime.serving.processes import podium, until
+from tests.runtime.serving.processes import Server, served, until
 from typer.testing import CliRunner
 
 from podium.cli.commands import app
@@ -29,18 +29,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("guarded")
-    (folder / "models.yaml").write_text("---\n".join(YAML.split("---\n")[:2]))
-    environment = {
-        "PODIUM_STATE_DIR": str(folder / "state"),
-        "PODIUM_ARENA_BYTES": str(8 << 20),
-        "PODIUM_API_KEYS_PATH": str(keys),
-        "PODIUM_ACCESS_LOG": "true",
-    }
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield Server(process, url, int(url.rpartition(":")[2]))
+    one_model = "---\n".join(YAML.split("---\n")[:2])
+    environment = {"PODIUM_API_KEYS_PATH": str(keys), "PODIUM_ACCESS_LOG": "true"}
+    with served(tmp_path_factory.mktemp("guarded"), one_model, arena_mib=8, **environment) as server:
+        yield server
 
 
 def ask(server: Server, path: str = PREDICT, **headers: str) -> httpx.Response:
@@ -85,9 +77,9 @@ def test_health_and_metrics_stay_open(guarded: Server) -> None:
 
 def test_the_access_log_names_the_key_and_shows_neither_key_nor_payload(guarded: Server) -> None:
     answer = ask(guarded, x_api_key=ALICE, x_request_id="find-me")
-    line = until(lambda: next((line for line in guarded.process.lines if "find-me" in line), None), "the line")
+    line = until(lambda: next((line for line in guarded.lines if "find-me" in line), None), "the line")
     for fact in (PREDICT, "200", "alice", answer.headers["traceparent"].split("-")[1], "scale"):
         assert fact in line
-    everything = "\n".join(guarded.process.lines)
+    everything = "\n".join(guarded.lines)
     assert ALICE not in everything
     assert json.dumps(GOOD["inputs"]["x"]) not in everything

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.runtime.http.conftest import Server
 from tests.runtime.http.test_hostile_requests import GOOD, PREDICT, raw
-from tests.runtime.serving.processes import until
+from tests.runtime.serving.processes import Server, until
 
 CHUNKED = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n".encode()
 SLOTS = re.compile(r'podium_arena_bytes\{class="[^"]+",state="used"\} (\S+)')
@@ -31,7 +30,7 @@ def leaves_nothing(server: Server, client: httpx.Client) -> Iterator[None]:
 
 
 def open_files(server: Server) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+    return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
 
 
 def status_of(answer: bytes) -> int:

@@ -5,8 +5,7 @@ import socket
 
 import httpx
 import pytest
-from tests.runtime.http.conftest import Server
-from tests.runtime.serving.processes import until
+from tests.runtime.serving.processes import Server, until
 
 PREDICT = "/v1/models/scale:predict"
 GOOD = {"inputs": {"x": [[1.0, 2.0, 3.0]]}}

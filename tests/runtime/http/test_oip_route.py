@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from tests.runtime.http.conftest import Server
+from tests.runtime.serving.processes import Server
 from tritonclient.utils import InferenceServerException
 
 

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from tests.runtime.http.conftest import Server
+from tests.runtime.serving.processes import Server
 
 CHECKS = (
     status_code_conformance,

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
-from tests.runtime.http.conftest import Server
-from tests.runtime.serving.processes import podium, until
+from tests.runtime.serving.processes import Server, served, until
 
 YAML = """
 apiVersion: v1
@@ -164,13 +163,8 @@ spec:
 
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("pipelines")
-    (folder / "pipelines.yaml").write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(64 << 20)}
-    with podium("serve", "-f", str(folder / "pipelines.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield Server(process, url, int(url.rpartition(":")[2]))
+    with served(tmp_path_factory.mktemp("pipelines"), YAML, arena_mib=64) as server:
+        yield server
 
 
 Samples = dict[tuple[str, ...], float]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import httpx
 import numpy as np
 import pytest
-from tests.runtime.serving.processes import Podium, podium, until
+from tests.runtime.serving.processes import Server, served, until
 
 MIB = 1 << 20
 YAML = """
@@ -37,30 +37,21 @@ spec:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podium]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server, whose event loop is uvloop's."""
-    folder = tmp_path_factory.mktemp("poured")
-    (folder / "models.yaml").write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(256 * MIB)}
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
-        url = url_of(process)
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield process
+    with served(tmp_path_factory.mktemp("poured"), YAML, arena_mib=256) as running:
+        yield running
 
 
-def url_of(server: Podium) -> str:
-    return server.says("listening on").split()[2]
-
-
-def all_is_free(server: Podium) -> bool:
-    lines = httpx.get(url_of(server) + "/metrics").text.splitlines()
+def all_is_free(server: Server) -> bool:
+    lines = httpx.get(server.url + "/metrics").text.splitlines()
     used = [line for line in lines if line.startswith("podium_arena_bytes") and 'state="used"' in line]
     assert used
     return all(line.endswith(" 0.0") for line in used)
 
 
-def connected(server: Podium) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(url_of(server).rpartition(":")[2])), 60)
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 60)
 
 
 def tensors(*sizes: int) -> list[bytes]:
@@ -102,7 +93,7 @@ def check(line: socket.socket, a: bytes, b: bytes) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(31 * MIB, 32 * MIB), (1 * MIB + 1, 3), (5, 700_001), (4095, 4097), (0, 100_000)])
-def test_every_byte_arrives(server: Podium, sizes: tuple[int, int]) -> None:
+def test_every_byte_arrives(server: Server, sizes: tuple[int, int]) -> None:
     a, b = tensors(*sizes)
     header, raw = body_of(a, b)
     with connected(server) as line:
@@ -112,7 +103,7 @@ def test_every_byte_arrives(server: Podium, sizes: tuple[int, int]) -> None:
     until(lambda: all_is_free(server), "every slot is free")
 
 
-def test_pieces_may_end_anywhere(server: Podium) -> None:
+def test_pieces_may_end_anywhere(server: Server) -> None:
     a, b = tensors(300_001, 200_003)
     header, raw = body_of(a, b)
     message = head_of(header, len(header) + len(raw)) + header + raw
@@ -124,7 +115,7 @@ def test_pieces_may_end_anywhere(server: Podium) -> None:
         check(line, a, b)
 
 
-def test_chunks_and_requests_that_follow_at_once(server: Podium) -> None:
+def test_chunks_and_requests_that_follow_at_once(server: Server) -> None:
     a, b = tensors(1_000_003, 500_000)
     header, raw = body_of(a, b)
     whole = header + raw
@@ -141,7 +132,7 @@ def test_chunks_and_requests_that_follow_at_once(server: Podium) -> None:
 
 
 @pytest.mark.parametrize("change", [-1, 1, 900_000])
-def test_a_body_that_is_not_what_it_declares_is_refused(server: Podium, change: int) -> None:
+def test_a_body_that_is_not_what_it_declares_is_refused(server: Server, change: int) -> None:
     header, raw = body_of(*tensors(1_000_003, 500_000))
     sent = raw[:change] if change < 0 else raw + b"x" * change
     with connected(server) as line:
@@ -153,7 +144,7 @@ def test_a_body_that_is_not_what_it_declares_is_refused(server: Podium, change: 
 
 
 @pytest.mark.parametrize("part", [0, 1, 3 * MIB, 8 * MIB - 1])
-def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(server: Podium, part: int) -> None:
+def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(server: Server, part: int) -> None:
     header, raw = body_of(*tensors(4 * MIB, 4 * MIB))
     with connected(server) as line:
         line.sendall(head_of(header, len(header) + len(raw)) + header + raw[:part])
@@ -161,7 +152,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(server: Podium
     until(lambda: all_is_free(server), "every slot is free")
 
 
-def test_a_body_that_stops_gives_its_slots_back(server: Podium) -> None:
+def test_a_body_that_stops_gives_its_slots_back(server: Server) -> None:
     header, raw = body_of(*tensors(4 * MIB, 4 * MIB))
     with connected(server) as line:
         line.sendall(head_of(header, len(header) + len(raw)) + header + raw[:100_000])

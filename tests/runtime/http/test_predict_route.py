@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.runtime.http.conftest import Server
+from tests.runtime.serving.processes import Server
 
 from podium.client import Client, ClientError
 

@@ -8,9 +8,8 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from tests.runtime.http.conftest import Server
 from tests.runtime.http.test_pipelines import pipelines
-from tests.runtime.serving.processes import until
+from tests.runtime.serving.processes import Server, until
 
 from podium.client import ClientError
 from podium.client.rpc import RpcClient
@@ -159,7 +158,7 @@ def test_calls_that_are_cancelled_as_they_are_answered_end_whole_or_cancelled(se
                 np.testing.assert_array_equal(running.result()["x"], x)
             except ClientError as error:
                 assert error.code == "cancelled"  # noqa: PT017 - either end is right
-    assert not [line for line in server.process.lines if "Traceback" in line or "request_broke" in line]
+    assert not [line for line in server.lines if "Traceback" in line or "request_broke" in line]
 
 
 def test_one_id_names_one_call_at_a_time(server: Server, rpc: RpcClient) -> None:

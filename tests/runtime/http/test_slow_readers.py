@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.runtime.serving.processes import Podium, podium, until
+from tests.runtime.serving.processes import Server, served, until
 
 MIB = 1 << 20
 YAML = """
@@ -49,25 +49,16 @@ FAST = 31
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podium]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server, whose event loop is uvloop's, with an arena that holds three of the largest answers."""
-    folder = tmp_path_factory.mktemp("slow")
-    (folder / "models.yaml").write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(224 * MIB)}
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield process
-
-
-def url_of(server: Podium) -> str:
-    return server.says("listening on").split()[2]
+    with served(tmp_path_factory.mktemp("slow"), YAML, arena_mib=224) as running:
+        yield running
 
 
 class Reader:
     """A connection that takes its answer only as it is told to."""
 
-    def __init__(self, server: Podium, megabytes: int, first: int) -> None:
+    def __init__(self, server: Server, megabytes: int, first: int) -> None:
         self.count = megabytes * MIB // 4
         self.first = first
         order = {"name": "order", "datatype": "INT64", "shape": [1, 2], "data": [self.count, first]}
@@ -76,7 +67,7 @@ class Reader:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         self._socket.settimeout(60)
-        self._socket.connect(("127.0.0.1", int(url_of(server).rpartition(":")[2])))
+        self._socket.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
         head = b"POST /v2/models/count/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
         self._socket.sendall(head + body)
         self._got = bytearray()
@@ -109,7 +100,7 @@ class Reader:
 
 
 @contextmanager
-def reading(server: Podium, megabytes: int, first: int) -> Iterator[Reader]:
+def reading(server: Server, megabytes: int, first: int) -> Iterator[Reader]:
     reader = Reader(server, megabytes, first)
     try:
         yield reader
@@ -117,19 +108,19 @@ def reading(server: Podium, megabytes: int, first: int) -> Iterator[Reader]:
         reader.close()
 
 
-def fast(server: Podium, megabytes: int, first: int) -> None:
+def fast(server: Server, megabytes: int, first: int) -> None:
     with reading(server, megabytes, first) as reader:
         reader.check()
 
 
-def used_bytes(server: Podium) -> float:
-    lines = httpx.get(url_of(server) + "/metrics").text.splitlines()
+def used_bytes(server: Server) -> float:
+    lines = httpx.get(server.url + "/metrics").text.splitlines()
     used = [line for line in lines if line.startswith("podium_arena_bytes") and 'state="used"' in line]
     assert used
     return sum(float(line.rpartition(" ")[2]) for line in used)
 
 
-def test_a_slow_reader_gets_every_byte_while_slots_churn(server: Podium) -> None:
+def test_a_slow_reader_gets_every_byte_while_slots_churn(server: Server) -> None:
     ended = threading.Event()
     churned = threading.Semaphore(0)
 
@@ -154,7 +145,7 @@ def test_a_slow_reader_gets_every_byte_while_slots_churn(server: Podium) -> None
     until(lambda: used_bytes(server) == 0, "every slot is free")
 
 
-def test_many_fast_readers_do_not_notice_one_that_has_stopped(server: Podium) -> None:
+def test_many_fast_readers_do_not_notice_one_that_has_stopped(server: Server) -> None:
     with reading(server, 64, 7) as stopped:
         stopped.take(1)
         with ThreadPoolExecutor(FAST) as pool:
@@ -165,7 +156,7 @@ def test_many_fast_readers_do_not_notice_one_that_has_stopped(server: Podium) ->
     until(lambda: used_bytes(server) == 0, "every slot is free")
 
 
-def test_readers_that_leave_in_the_middle_leave_nothing_behind(server: Podium) -> None:
+def test_readers_that_leave_in_the_middle_leave_nothing_behind(server: Server) -> None:
     for number in range(5):
         with reading(server, 32, number) as leaver:
             leaver.take(MIB * number)
@@ -173,7 +164,7 @@ def test_readers_that_leave_in_the_middle_leave_nothing_behind(server: Podium) -
     until(lambda: used_bytes(server) == 0, "every slot is free")
 
 
-def begin_to_send(server: Podium, nbytes: int) -> socket.socket:
+def begin_to_send(server: Server, nbytes: int) -> socket.socket:
     """A connection that has declared a binary tensor of that size, and sent none of it."""
     tensor = {
         "name": "order",
@@ -182,7 +173,7 @@ def begin_to_send(server: Podium, nbytes: int) -> socket.socket:
         "parameters": {"binary_data_size": nbytes},
     }
     header = json.dumps({"inputs": [tensor]}).encode()
-    sender = socket.create_connection(("127.0.0.1", int(url_of(server).rpartition(":")[2])), 60)
+    sender = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 60)
     sender.sendall(
         b"POST /v2/models/count/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n"
         b"inference-header-content-length: %d\r\n\r\n%s" % (len(header) + nbytes, len(header), header)
@@ -190,7 +181,7 @@ def begin_to_send(server: Podium, nbytes: int) -> socket.socket:
     return sender
 
 
-def test_bodies_that_come_in_hold_half_of_the_arena_and_the_next_is_told_to_come_back(server: Podium) -> None:
+def test_bodies_that_come_in_hold_half_of_the_arena_and_the_next_is_told_to_come_back(server: Server) -> None:
     with begin_to_send(server, 60 * MIB):
         until(lambda: used_bytes(server) >= 60 * MIB, "the first body has its slot")
         with begin_to_send(server, 60 * MIB) as second:

@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.runtime.http.conftest import Server
-from tests.runtime.serving.processes import podium, until
+from tests.runtime.serving.processes import Server, podium, served, until
 
 from podium.client import Client, ClientError
 
@@ -104,15 +103,8 @@ ANYTHING = {"inputs": {"n": {"dtype": "INT64", "shape": [1, 1], "data": [[1]]}}}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Of this module alone: its workers are killed."""
-    folder = tmp_path_factory.mktemp("streams")
-    (folder / "models.yaml").write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(16 << 20)}
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        for name in ("count", "endless", "hasty", "plain"):
-            until(lambda name=name: httpx.get(f"{url}/v2/models/{name}/ready").status_code == 200, name)
-        yield Server(process, url, int(url.rpartition(":")[2]))
+    with served(tmp_path_factory.mktemp("streams"), YAML) as running:
+        yield running
 
 
 @pytest.fixture

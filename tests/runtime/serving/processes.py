@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +92,25 @@ class Podium:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.lines.append(line.rstrip("\n"))
+
+
+class Server(Podium):
+    """`podium serve -f` on a port of its own."""
+
+    @property
+    def url(self) -> str:
+        """Where `podium serve -f` answers."""
+        return self.says("listening on").split()[2]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def grpc_port(self) -> int:
+        found = re.search(r":(\d+)", self.says("gRPC on"))
+        assert found, self.tail()
+        return int(found[1])
 
 
 class RunningPod(Podium):
@@ -183,3 +203,17 @@ def podium(*arguments: str, **environment: str) -> Iterator[Podium]:
         yield process
     finally:
         process.stop()
+
+
+@contextlib.contextmanager
+def served(folder: Path, yaml: str, *arguments: str, arena_mib: int = 16, **environment: str) -> Iterator[Server]:
+    """All that the YAML names, from when it is ready."""
+    file = folder / "served.yaml"
+    file.write_text(yaml)
+    settings = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(arena_mib << 20), **environment}
+    server = Server(("serve", "-f", str(file), "--port", "0", *arguments), settings)
+    try:
+        until(lambda: httpx.get(server.url + "/v2/health/ready").status_code == 200, f"ready\n{server.tail()}")
+        yield server
+    finally:
+        server.stop()
