@@ -6,8 +6,7 @@ Arrays travel as raw little-endian bytes: no text is made of a number. The frame
 import itertools
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -16,7 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from podium.client.sync import OIP_NAMES, ClientError
+from podium.client.connection import ClientError, Connection
+from podium.client.sync import OIP_NAMES
 from podium.frames import (
     HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -40,26 +40,13 @@ MAX_MESSAGE_BYTES = 256 << 20
 NUMPY_NAMES = {name: np.dtype(numpy_name).newbyteorder("<") for numpy_name, name in OIP_NAMES.items()}
 
 
-class RpcClient:
+class RpcClient(Connection):
     """Calls models and pipelines at one address. Not retried: what to do about a 503 is the caller's choice."""
 
     def __init__(self, base_url: str, *, timeout_s: float = 60.0, api_key: str | None = None) -> None:
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, headers=headers)
+        super().__init__(base_url, timeout_s=timeout_s, api_key=api_key)
         self._timeout_s = timeout_s
         self._numbers = itertools.count(1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
 
     def call(self, name: str, inputs: Mapping[str, Any], *, request_id: str | None = None) -> Arrays:
         """The outputs of a model or a pipeline. Raises ClientError."""

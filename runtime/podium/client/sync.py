@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx
+
+from podium.client.connection import ClientError, Connection
 
 PIPELINE = "InferencePipeline"
 OIP_NAMES = {
@@ -17,15 +18,6 @@ OIP_NAMES = {
     "float64": "FP64",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-
-
-class ClientError(Exception):
-    """The answer is an error, or there is none. `status` is None where nothing came back."""
-
-    def __init__(self, message: str, status: int | None = None, code: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +31,8 @@ class Answer:
     """The answer's Server-Timing header, where it was asked for."""
 
 
-class Client:
+class Client(Connection):
     """Calls models and pipelines at one address. Not retried: what to do about a 503 is the caller's choice."""
-
-    def __init__(self, base_url: str, *, timeout_s: float = 60.0, api_key: str | None = None) -> None:
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, headers=headers)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
 
     def models(self) -> list[dict[str, Any]]:
         """What is served there, models and pipelines."""
