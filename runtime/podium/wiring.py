@@ -20,6 +20,7 @@ from podium.http.app import cold_app
 from podium.http.codecs import Codecs
 from podium.http.express import ExpressLane
 from podium.http.front import Door, FrontDoor
+from podium.http.lending import Lending
 from podium.http.limits import Limits as HttpLimits
 from podium.http.metrics.collector import registry
 from podium.http.receiving import Receiving
@@ -130,13 +131,13 @@ async def opened(
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
         garbage = GarbageControl()
         lag = LoopLag()
-        metrics = registry(residents, resources.arena, garbage, lag)
         limits = HttpLimits(settings.max_body_bytes, settings.max_json_bytes)
         keys = ApiKeys(settings.api_keys_path) if settings.api_keys_path is not None else None
         codecs = Codecs(resources.arena)
         access_log = AccessLog(enabled=settings.access_log)
         spans = tracing(os.environ)
-        door = Door(limits, keys, access_log, Receiving(resources.arena), codecs, spans)
+        door = Door(limits, keys, access_log, Receiving(resources.arena), codecs, Lending(resources.arena), spans)
+        metrics = registry(residents, resources.arena, door.lending, garbage, lag)
         cold = cold_app(residents, metrics, with_docs=settings.docs, with_keys=keys is not None)
         front = FrontDoor(residents, door, cold, loop.time)
         lane = ExpressLane(residents, door, loop.time)

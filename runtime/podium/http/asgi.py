@@ -1,6 +1,6 @@
 """The thin layer over ASGI that the hot routes use: headers in, one answer out."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from podium.http.errors import ErrorAnswer
+from podium.ipc.tensor import Tensor
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,6 +28,11 @@ Sink = Callable[[bytes], int]
 Pour = Callable[[Receive, Sink | None], bool]
 """Has what comes next of the body that `receive` gives handed to the sink instead, with no message for it, until the
 sink is full or the body ends; None: no more. False where that cannot be: go on with `receive`."""
+Piece = bytes | memoryview
+Whole = Callable[[Send, int, "Headers", Sequence[Piece]], bool]
+"""Writes a whole answer at once, in pieces that are not copied; False where that cannot be: go on with `send`."""
+WHOLE = "podium.whole"
+"""ASGI extension, a `Whole`."""
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 DUMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -40,6 +46,15 @@ class Answer:
     body: bytes
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    tensors: tuple[Tensor, ...] = ()
+    """Follow the body; borrowed, so that whoever sends the answer lends them first (podium.http.lending)."""
+    parts: tuple[Piece, ...] = ()
+    """Follow the body."""
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the whole body."""
+        return len(self.body) + sum([tensor.nbytes for tensor in self.tensors]) + sum(map(len, self.parts))
 
 
 def json_answer(value: object, status: int = 200) -> Answer:
@@ -70,13 +85,18 @@ def fields_of(scope: Scope) -> Fields:
     return fields
 
 
-async def respond(send: Send, answer: Answer, extra: Headers) -> None:
-    """Sends a response. The transport owns a copy of the bytes when this returns."""
+async def respond(send: Send, answer: Answer, extra: Headers, whole: Whole | None = None) -> None:
+    """Sends a response. The transport may refer to its parts after this returns."""
+    assert not answer.tensors, "lent before"
     headers = [
         (b"content-type", answer.content_type),
-        (b"content-length", str(len(answer.body)).encode()),
+        (b"content-length", str(answer.nbytes).encode()),
         *answer.headers,
         *extra,
     ]
+    if answer.parts and whole is not None and whole(send, answer.status, headers, (answer.body, *answer.parts)):
+        return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": bool(answer.parts)})
+    for left, part in zip(reversed(range(len(answer.parts))), answer.parts, strict=True):
+        await send({"type": "http.response.body", "body": part, "more_body": bool(left)})

@@ -77,7 +77,8 @@ def _write(job: WriteJob, payload: Sequence[bytearray]) -> Pieces:
     }
     request = msgspec.msgpack.decode(job.request, type=READERS[job.form].request)
     made = WRITERS[job.form](job.served, request, outputs)
-    return [framed(Written(made.status, made.content_type, made.headers, len(made.body))), made.body]
+    head = Written(made.status, made.content_type, made.headers, made.nbytes)
+    return [framed(head), made.body, *(tensor.data for tensor in made.tensors)]
 
 
 def _specs(wire: Mapping[str, dict[str, Any] | None]) -> dict[str, TensorSpec | None]:

@@ -1,7 +1,9 @@
 """The connection of the data port: what is ordinary takes the express lane, the rest goes on to ASGI."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from podium.http.asgi import Piece
 from podium.http.express import ExpressLane, ExpressRequest
 from podium.http.limits import MAX_HEADERS
 from podium.http.protocol import HEAD_TOO_LARGE, BoundedProtocol
@@ -38,18 +40,21 @@ class ExpressCycle:
             if self.request is not None:
                 self.request.cancel()
 
-    def answer(self, head: bytes, body: bytes, *, close: bool) -> None:
+    def answer(self, head: bytes, body: bytes, parts: Sequence[Piece], *, close: bool) -> None:
         """See podium.http.express.Line."""
         self.response_complete = True
         self.request = None  # it refers back to this object
         transport = self.protocol.transport
         if self.disconnected or transport.is_closing():
             return
-        if close or not self.keep_alive:
-            transport.write(b"%b%bconnection: close\r\n\r\n%b" % (head, self.protocol.default_lines(), body))
-            transport.close()
+        ending = b"connection: close\r\n" if close or not self.keep_alive else b""
+        first = b"%b%b%b\r\n%b" % (head, self.protocol.default_lines(), ending, body)
+        if parts:
+            self.protocol.write_pieces((first, *parts))
         else:
-            transport.write(b"%b%b\r\n%b" % (head, self.protocol.default_lines(), body))
+            transport.write(first)
+        if ending:
+            transport.close()
         self.protocol.on_express_complete()
 
 

@@ -6,13 +6,13 @@ the way of all others; both ways share the parsing, the admission and the answer
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from os import urandom
 from typing import Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from podium.http.asgi import JSON, Answer, error_answer
+from podium.http.asgi import JSON, Answer, Piece, error_answer
 from podium.http.codecs import LARGE_ANSWER_BYTES, text_bytes
 from podium.http.errors import answer_for
 from podium.http.explaining import EXPLAIN
@@ -56,8 +56,9 @@ Headers = list[tuple[bytes, bytes]]
 class Line(Protocol):
     """The connection that a request came on."""
 
-    def answer(self, head: bytes, body: bytes, *, close: bool) -> None:
-        """Writes the whole answer, and closes the connection after it if told to. `head` ends before the empty line."""
+    def answer(self, head: bytes, body: bytes, parts: Sequence[Piece], *, close: bool) -> None:
+        """Writes the whole answer, and closes the connection after it if told to. `head` ends before the empty line;
+        `parts` follow the body, and may be referred to until they have left."""
 
 
 class ExpressRequest:
@@ -113,7 +114,7 @@ class ExpressRequest:
     def _composed(self, outputs: Mapping[str, Tensor]) -> Answer:
         wishes, served = self._wishes, self._served()
         if isinstance(wishes, InferRequest):
-            return infer_answer(served, wishes, outputs)
+            return self._lent(infer_answer(served, wishes, outputs))
         assert wishes is not None, "a request that was submitted was parsed"
         return predict_answer(served, wishes, outputs)
 
@@ -121,13 +122,18 @@ class ExpressRequest:
         """Has a large answer written in the codec process. Owns the outputs."""
         try:
             form = Form.INFER if isinstance(self._wishes, InferRequest) else Form.NAMED
-            answer = await self._lane.codecs.write(form, self._served(), self._wishes, outputs)
+            answer = self._lent(await self._lane.codecs.write(form, self._served(), self._wishes, outputs))
         except Exception as error:  # noqa: BLE001 - as above
             answer = self._refused(error)
         finally:
             for tensor in outputs.values():
                 tensor.release()
         self._end(answer)
+
+    def _lent(self, answer: Answer) -> Answer:
+        revision = self.admitted.revision
+        assert revision is not None, "a request that was submitted is pinned"
+        return self._lane.lending.lent(answer, revision.body_counts) if answer.tensors else answer
 
     def _served(self) -> Served:
         revision = self.admitted.revision
@@ -142,7 +148,7 @@ class ExpressRequest:
         lane = self._lane
         head = lane.head(answer, self._ids, self.admitted.revision)
         lane.admission.leave(self.admitted, self._route.form, answer.status)
-        self._line.answer(head, answer.body, close=lane.is_closing)
+        self._line.answer(head, answer.body, answer.parts, close=lane.is_closing)
 
 
 class _Ids:
@@ -169,6 +175,7 @@ class ExpressLane:
     def __init__(self, residents: Residents, door: Door, clock: Callable[[], float]) -> None:
         self.admission = Admission(residents, clock)
         self.codecs = door.codecs
+        self.lending = door.lending
         self._tasks: set[asyncio.Task[None]] = set()
         self._residents = residents
         self._open = door.keys is None and not door.access_log.enabled and door.spans is None
@@ -218,7 +225,7 @@ class ExpressLane:
         """Status line and headers of an answer, without the empty line that ends them."""
         lines = [
             STATUS_LINE[answer.status],
-            b"content-type: %b\r\ncontent-length: %d\r\n" % (answer.content_type, len(answer.body)),
+            b"content-type: %b\r\ncontent-length: %d\r\n" % (answer.content_type, answer.nbytes),
             ids,
         ]
         lines += [b"%b: %b\r\n" % pair for pair in answer.headers]

@@ -14,6 +14,7 @@ from podium.http.access_log import Access, AccessLog
 from podium.http.api_keys import ApiKeys
 from podium.http.asgi import (
     POUR,
+    WHOLE,
     Answer,
     App,
     Fields,
@@ -36,6 +37,7 @@ from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
 from podium.http.forms.named import NamedRequest
 from podium.http.forms.table import Form, answer_form, body_form
+from podium.http.lending import Lending
 from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
 from podium.http.openai import OpenAIRoutes, openai_error
@@ -77,6 +79,7 @@ class Door(NamedTuple):
     access_log: AccessLog
     receiving: Receiving
     codecs: Codecs
+    lending: Lending
     spans: Spans | None = None
     """None: nothing is traced."""
 
@@ -113,6 +116,7 @@ class FrontDoor:
         self._residents = residents
         self._receiving = door.receiving
         self._codecs = door.codecs
+        self._lending = door.lending
         self._limits = door.limits
         self._keys = door.keys
         self._access_log = door.access_log
@@ -193,7 +197,8 @@ class FrontDoor:
             return STATUS_CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - every error has an answer; unforeseen ones are logged there
             answer = _error_answer(error, exchange)
-        await respond(exchange.send, answer, self._headers(exchange))
+        whole = exchange.scope.get("extensions", {}).get(WHOLE)
+        await respond(exchange.send, answer, self._headers(exchange), whole)
         return answer.status
 
     def _call(self, exchange: Exchange) -> Call:
@@ -236,7 +241,8 @@ class FrontDoor:
                 with DisconnectWatch(exchange.receive):
                     return await write_own(own, outputs, caller.request_id, deadline)
             served = Served(revision.resource.name, revision.spec.version, revision.name, caller.request_id)
-            return await self._codecs.write(answer_as, served, request, outputs)
+            answer = await self._codecs.write(answer_as, served, request, outputs)
+            return self._lending.lent(answer, revision.body_counts) if answer.tensors else answer
         finally:
             release(inputs)
             release(outputs)

@@ -18,6 +18,9 @@ class Limits:
 
 MIN_BODY_RATE = 64 << 10
 """Bytes per second: a slower body holds memory that others wait for."""
+SEND_GRACE_S = 30.0
+"""How long an answer that is sent from shared memory may lie whatever its size; beyond that its reader must take
+`MIN_BODY_RATE` on average."""
 MAX_PRIORITY = 9
 """The least urgent; 1 is the most urgent, 0 the model's own."""
 MAX_TIMEOUT_MS = 3_600_000

@@ -4,12 +4,23 @@ llhttp refuses Content-Length with Transfer-Encoding, a Content-Length given twi
 What it does not bound is bounded here: the head, trailers, chunks, connections, and the time without progress.
 """
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from collections.abc import Sequence
 
-from podium.http.asgi import ABORT, POUR, Headers, Receive, Sink, error_answer
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from podium.http.asgi import ABORT, POUR, WHOLE, Headers, Piece, Receive, Send, Sink, error_answer
 from podium.http.errors import ErrorAnswer
-from podium.http.limits import HEAD_TIMEOUT_S, MAX_CHUNKS, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS, MAX_URL_BYTES
+from podium.http.limits import (
+    HEAD_TIMEOUT_S,
+    MAX_CHUNKS,
+    MAX_CONNECTIONS,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_URL_BYTES,
+    MIN_BODY_RATE,
+    SEND_GRACE_S,
+)
 from podium.telemetry.logging import get_logger
 
 log = get_logger(__name__)
@@ -48,9 +59,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._quiet_bytes = 0
         """Bytes since the parser last finished a head or passed on a piece of a body."""
         self._stalled: tuple[object, float] | None = None
-        self._extensions = {ABORT: transport.abort, POUR: self.pour}
+        self._extensions = {ABORT: transport.abort, POUR: self.pour, WHOLE: self.answer_whole}
         self._sink: Sink | None = None
         self._poured = 0
+        self._sending: tuple[float, int] | None = None
+        """Since when parts of an answer are on their way, and how many bytes were unsent then."""
         self._arm_keep_alive()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(TOO_MANY_CONNECTIONS)
@@ -149,6 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def expire(self, now: float) -> None:
         """Ends a connection that has begun a request, or trickles on after one, and does not get on. Called every
         second or so; nothing on the way of a request has to keep time for it."""
+        self._cut_slow_reader(now)
         answered = self.cycle is None or self.cycle.response_complete
         if not answered or self.timeout_keep_alive_task is not None or self.transport.is_closing():
             self._stalled = None
@@ -156,6 +170,48 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stalled = (self.cycle, now)
         elif now - self._stalled[1] >= HEAD_TIMEOUT_S:
             self._refuse(HEAD_TIMEOUT)
+
+    def answer_whole(self, send: Send, status: int, headers: Headers, pieces: Sequence[Piece]) -> bool:
+        """See podium.http.asgi.Whole."""
+        cycle = getattr(send, "__self__", None)
+        if not isinstance(cycle, RequestResponseCycle) or cycle.response_started or self.flow.write_paused:
+            return False
+        if self.transport.is_closing():
+            return False
+        keep_alive = cycle.keep_alive and (b"connection", b"close") not in headers
+        lines = [*cycle.default_headers, *(header for header in headers if header[0] != b"connection")]
+        if not keep_alive:
+            lines.append((b"connection", b"close"))
+        head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % line for line in lines), b"\r\n"])
+        self.write_pieces((head, *pieces))
+        cycle.keep_alive = keep_alive
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if not keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
+
+    def write_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Writes them in one go; the transport refers to them until they have left."""
+        self.transport.writelines(pieces)
+        self._sending = (self.loop.time(), self._unsent())
+
+    def _unsent(self) -> int:
+        return int(self.transport.get_write_buffer_size())
+
+    def _cut_slow_reader(self, now: float) -> None:
+        """Ends a connection whose client holds shared memory by not reading what is sent from there."""
+        if self._sending is None:
+            return
+        since, unsent = self._sending
+        left = self._unsent()
+        if not left:
+            self._sending = None
+        elif now - since > SEND_GRACE_S + (unsent - left) / MIN_BODY_RATE:
+            log.info("slow_reader_cut", unsent_bytes=left)
+            self.transport.abort()
 
     def _arm_keep_alive(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)

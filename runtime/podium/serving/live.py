@@ -15,7 +15,7 @@ from podium.serving.direct import Answered, DirectCall
 from podium.serving.group import WorkerGroup
 from podium.serving.pipeline_stream import PipelineStream
 from podium.serving.streamed import ChunkedAnswer, StreamedAnswer
-from podium.telemetry.counting import RequestCounts, StreamCounts
+from podium.telemetry.counting import BodyCounts, RequestCounts, StreamCounts
 from podium.telemetry.histogram import Histogram
 from podium_crds.assignment import ResourceRef, Revision
 
@@ -42,6 +42,7 @@ class LiveRevision:
         self.contract = Contract.of(spec)
         self.counts = RequestCounts()
         self.stream_counts = StreamCounts()
+        self.body_counts = BodyCounts()
         self.step_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         """Step of a pipeline → how long it took."""
         self.in_flight = 0

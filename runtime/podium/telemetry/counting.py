@@ -64,6 +64,21 @@ class RequestCounts:
         )
 
 
+class BodyCounts:
+    """Raw tensors in the bodies of one revision's requests and answers, and those of their bytes that the front end
+    copied on the way from the connection to their slot, or back. One thread only."""
+
+    __slots__ = ("in_bytes", "in_copied_bytes", "in_copies", "out_bytes", "out_copied_bytes", "out_copies")
+
+    def __init__(self) -> None:
+        self.in_bytes = 0
+        self.in_copies = 0
+        self.in_copied_bytes = 0
+        self.out_bytes = 0
+        self.out_copies = 0
+        self.out_copied_bytes = 0
+
+
 class StreamCounts:
     """Streams of one revision, and their time to the first chunk in seconds. One thread only."""
 

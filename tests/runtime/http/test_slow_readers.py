@@ -51,25 +51,30 @@ FAST = 31
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server, whose event loop is uvloop's, with an arena that holds three of the largest answers."""
-    with served(tmp_path_factory.mktemp("slow"), YAML, arena_mib=224) as running:
+    with served(tmp_path_factory.mktemp("slow"), YAML, arena_mib=232) as running:
         yield running
 
 
 class Reader:
     """A connection that takes its answer only as it is told to."""
 
-    def __init__(self, server: Server, megabytes: int, first: int) -> None:
+    def __init__(self, server: Server, megabytes: int, first: int, *, sends_binary: bool = False) -> None:
+        """`sends_binary`: the request goes the way of ASGI, past the express lane."""
         self.count = megabytes * MIB // 4
         self.first = first
-        order = {"name": "order", "datatype": "INT64", "shape": [1, 2], "data": [self.count, first]}
+        numbers = np.array([self.count, first]).tobytes() if sends_binary else b""
+        given = {"parameters": {"binary_data_size": 16}} if sends_binary else {"data": [self.count, first]}
+        order = {"name": "order", "datatype": "INT64", "shape": [1, 2], **given}
         wanted = {"name": "y", "parameters": {"binary_data": True}}
         body = json.dumps({"inputs": [order], "outputs": [wanted]}).encode()
+        header = b"inference-header-content-length: %d\r\n" % len(body) if sends_binary else b""
+        body += numbers
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         self._socket.settimeout(60)
         self._socket.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
-        head = b"POST /v2/models/count/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self._socket.sendall(head + body)
+        head = b"POST /v2/models/count/infer HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n"
+        self._socket.sendall(head % (header, len(body)) + body)
         self._got = bytearray()
 
     def take(self, nbytes: int) -> None:
@@ -100,8 +105,8 @@ class Reader:
 
 
 @contextmanager
-def reading(server: Server, megabytes: int, first: int) -> Iterator[Reader]:
-    reader = Reader(server, megabytes, first)
+def reading(server: Server, megabytes: int, first: int, *, sends_binary: bool = False) -> Iterator[Reader]:
+    reader = Reader(server, megabytes, first, sends_binary=sends_binary)
     try:
         yield reader
     finally:
@@ -113,14 +118,28 @@ def fast(server: Server, megabytes: int, first: int) -> None:
         reader.check()
 
 
-def used_bytes(server: Server) -> float:
+def total(server: Server, name: str, label: str = "") -> float:
+    """The sum of a metric's series that have that label."""
     lines = httpx.get(server.url + "/metrics").text.splitlines()
-    used = [line for line in lines if line.startswith("podium_arena_bytes") and 'state="used"' in line]
-    assert used
-    return sum(float(line.rpartition(" ")[2]) for line in used)
+    found = [line for line in lines if line.startswith((name + "{", name + " ")) and label in line]
+    assert found, name
+    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
-def test_a_slow_reader_gets_every_byte_while_slots_churn(server: Server) -> None:
+def used_bytes(server: Server) -> float:
+    return total(server, "podium_arena_bytes", 'state="used"')
+
+
+def sent_bytes(server: Server) -> float:
+    return total(server, "podium_tensor_body_bytes_total", 'direction="out"')
+
+
+def copied_bytes(server: Server) -> float:
+    return total(server, "podium_tensor_copied_bytes_total", 'step="http_out"')
+
+
+@pytest.mark.parametrize("sends_binary", [False, True], ids=["express", "asgi"])
+def test_a_slow_reader_gets_every_byte_of_the_slot_itself_while_slots_churn(server: Server, sends_binary: bool) -> None:
     ended = threading.Event()
     churned = threading.Semaphore(0)
 
@@ -132,12 +151,14 @@ def test_a_slow_reader_gets_every_byte_while_slots_churn(server: Server) -> None
             churned.release()
         return rounds
 
-    with ThreadPoolExecutor(3) as pool, reading(server, 64, 1_000_000_000) as slow:
+    with ThreadPoolExecutor(3) as pool, reading(server, 64, 1_000_000_000, sends_binary=sends_binary) as slow:
         others = [pool.submit(churn, start) for start in (0, 2_000_000_000, 3_000_000_000)]
         try:
-            for _ in range(32):
+            for number in range(32):
                 assert churned.acquire(timeout=60)
                 slow.take(2 * MIB)
+                if number == 1:
+                    assert total(server, "podium_arena_lent_bytes") >= 64 * MIB, "it is sent from where it lies"
             slow.check()
         finally:
             ended.set()
@@ -161,6 +182,29 @@ def test_readers_that_leave_in_the_middle_leave_nothing_behind(server: Server) -
         with reading(server, 32, number) as leaver:
             leaver.take(MIB * number)
     fast(server, 4, 1)
+    until(lambda: used_bytes(server) == 0, "every slot is free")
+
+
+@pytest.mark.parametrize("sends_binary", [False, True], ids=["express", "asgi"])
+def test_an_answer_from_shared_memory_is_not_copied(server: Server, sends_binary: bool) -> None:
+    sent, copied = sent_bytes(server), copied_bytes(server)
+    for megabytes in (1, 4, 64):
+        with reading(server, megabytes, megabytes, sends_binary=sends_binary) as reader:
+            reader.check()
+    assert sent_bytes(server) - sent == 69 * MIB
+    assert copied_bytes(server) == copied
+    until(lambda: used_bytes(server) == 0, "every slot is free")
+
+
+def test_what_slow_readers_keep_is_bounded_and_the_next_answer_is_a_copy(server: Server) -> None:
+    copied = copied_bytes(server)
+    with reading(server, 60, 1) as stopped, reading(server, 40, 2, sends_binary=True) as other:
+        stopped.take(1)
+        other.take(1)
+        kept, copies = total(server, "podium_arena_lent_bytes"), copied_bytes(server) - copied
+        assert sorted([kept, copies]) == [40 * MIB, 60 * MIB], "a third of the arena has no room for both"
+        stopped.check()
+        other.check()
     until(lambda: used_bytes(server) == 0, "every slot is free")
 
 

@@ -134,12 +134,12 @@ def infer_request(document: Mapping[str, Any], contract: Contract) -> InferReque
 
 
 def infer_answer(served: Served, request: InferRequest, outputs: Mapping[str, Tensor]) -> Answer:
-    """The response, binary where asked for. Borrows the outputs; binary ones are copied once, into the body."""
+    """The response, binary where asked for. Borrows the outputs; binary ones follow the body as they are."""
     if request.outputs is None and not request.binary_by_default:
         return _plain_answer(served, request.request_id, outputs)
     wanted = request.outputs or tuple(WantedOutput(name, request.binary_by_default) for name in outputs)
     entries: list[dict[str, Any]] = []
-    raw: list[memoryview] = []
+    raw: list[Tensor] = []
     for output in wanted:
         tensor = outputs.get(output.name)
         if tensor is None:  # a branch that did not run
@@ -147,7 +147,7 @@ def infer_answer(served: Served, request: InferRequest, outputs: Mapping[str, Te
         entry: dict[str, Any] = {"name": output.name, "datatype": tensor.dtype.value, "shape": list(tensor.shape)}
         if output.binary:
             entry["parameters"] = {"binary_data_size": tensor.nbytes}
-            raw.append(tensor.data)
+            raw.append(tensor)
         else:
             entry["data"] = _flat(output.name, tensor)
         entries.append(entry)
@@ -158,7 +158,7 @@ def infer_answer(served: Served, request: InferRequest, outputs: Mapping[str, Te
     if not raw:
         return Answer(200, document, JSON)
     length = (HEADER_LENGTH, str(len(document)).encode())
-    return Answer(200, b"".join((document, *raw)), BINARY, (length,))
+    return Answer(200, document, BINARY, (length,), tuple(raw))
 
 
 def _plain_answer(served: Served, request_id: str | None, outputs: Mapping[str, Tensor]) -> Answer:

@@ -12,7 +12,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from podium.http.lending import Lending
 from podium.http.metrics.batches import batch_series
+from podium.http.metrics.bodies import add_body_copies, body_bytes
 from podium.http.metrics.families import MEMBER_LABELS, REVISION_LABELS, add_histogram
 from podium.http.metrics.llm import llm_series
 from podium.http.metrics.streams import stream_series
@@ -31,11 +33,14 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 class PodCollector(Collector):
     """The series of a residents."""
 
-    def __init__(self, residents: Residents, arena: Arena, garbage: GarbageControl, lag: LoopLag) -> None:
+    def __init__(
+        self, residents: Residents, arena: Arena, lending: Lending, garbage: GarbageControl, lag: LoopLag
+    ) -> None:
         self._residents = residents
         self._lag = lag
         self._garbage = garbage
         self._arena = arena
+        self._lending = lending
         self._left: dict[LiveRevision, int] = {}
         """Loaded revision → scrapes that will still show it once it is unloaded."""
 
@@ -47,13 +52,16 @@ class PodCollector(Collector):
         yield self._arena_bytes()
         promised = float(self._arena.promised_bytes)
         yield GaugeMetricFamily("podium_arena_promised_bytes", "Arena that admitted requests will take", promised)
+        lent = float(self._lending.held_bytes)
+        yield GaugeMetricFamily("podium_arena_lent_bytes", "Arena that answers on their way are sent from", lent)
         loaded = self._loaded()
         shown = self._shown(loaded)
         yield from _requests(shown)
         yield from stream_series(shown)
+        yield body_bytes(shown)
         yield self._in_flight(loaded)
         yield self._model_loaded()
-        yield from self._workers()
+        yield from self._workers(shown)
         yield self._gc_pauses()
         yield self._loop_lag()
         yield _steps(shown)
@@ -103,13 +111,14 @@ class PodCollector(Collector):
                 family.add_metric(labels, float(hosted.live is not None))
         return family
 
-    def _workers(self) -> Iterator[Metric]:
+    def _workers(self, shown: list[LiveRevision]) -> Iterator[Metric]:
         restarts = CounterMetricFamily("podium_worker_restarts", "Workers started anew", labels=MEMBER_LABELS)
         depth = GaugeMetricFamily("podium_queue_depth", "Requests waiting for a worker", labels=MEMBER_LABELS)
         looping = GaugeMetricFamily("podium_workers_crash_looping", "Workers that keep dying", labels=MEMBER_LABELS)
         states = GaugeMetricFamily("podium_workers", "Worker processes by state", labels=[*MEMBER_LABELS, "state"])
         sizes = HistogramMetricFamily("podium_batch_size", "Rows of each batch", labels=MEMBER_LABELS)
         copies, copied = _copy_families()
+        add_body_copies(shown, copies, copied)
         tallies: list[tuple[list[str], Tally]] = []
         measured: list[tuple[list[str], LlmStats]] = []
         for resident in self._residents:
@@ -155,9 +164,7 @@ def _steps(revisions: list[LiveRevision]) -> Metric:
 def _copy_families() -> tuple[CounterMetricFamily, CounterMetricFamily]:
     labels = [*MEMBER_LABELS, "step"]
     return (
-        CounterMetricFamily(
-            "podium_tensor_copies", "Tensors copied to form batches or to store outputs", labels=labels
-        ),
+        CounterMetricFamily("podium_tensor_copies", "Tensors copied on their way through the pod", labels=labels),
         CounterMetricFamily("podium_tensor_copied_bytes", "Bytes of those copies", labels=labels),
     )
 
@@ -186,10 +193,12 @@ def _batch_buckets(sizes: Mapping[int, int]) -> tuple[list[tuple[str, float]], f
     return pairs, float(sum(size * n for size, n in sizes.items()))
 
 
-def registry(residents: Residents, arena: Arena, garbage: GarbageControl, lag: LoopLag) -> CollectorRegistry:
+def registry(
+    residents: Residents, arena: Arena, lending: Lending, garbage: GarbageControl, lag: LoopLag
+) -> CollectorRegistry:
     """The registry of one process: nothing global, so that two pods can live in one test."""
     made = CollectorRegistry()
-    made.register(PodCollector(residents, arena, garbage, lag))
+    made.register(PodCollector(residents, arena, lending, garbage, lag))
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
     GCCollector(registry=made)
