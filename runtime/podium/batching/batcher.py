@@ -1,9 +1,9 @@
 """Forms one tensor batch of several requests and splits its outputs back: one gather in, one store out.
 
-Inputs are concatenated along dimension 0 straight into one arena slot; a single request whose inputs lie in the arena
-already goes as it is. Outputs stay in the slot the worker wrote, or in that of the input which the model passed on;
-each request gets row ranges of it with leases of their own. Nothing fails for want of arena room: what finds none
-travels in the message.
+Inputs are concatenated along dimension 0 straight into one arena slot. What lies together there already goes as it is:
+the tensor of a single request, and the rows of several that one batch of the step before has left side by side.
+Outputs stay in the slot the worker wrote, or in that of the input which the model passed on; each request gets row
+ranges of it with leases of their own. Nothing fails for want of arena room: what finds none travels in the message.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -66,6 +66,18 @@ def gather(
     if len(batch) == 1 and in_arena and not joining.is_ragged(batch):
         return _as_they_are(inputs, arena, holder)
     parts = joining.parts(batch)
+    together = {name: whole for name, part in parts.items() if (whole := _lying_together(part, arena)) is not None}
+    if not together:
+        return _copied(parts, arena, holder, inline_bytes)
+    copied = _copied({name: part for name, part in parts.items() if name not in together}, arena, holder, inline_bytes)
+    as_they_are = _as_they_are(together, arena, holder)
+    copied.refs = {name: (copied if name in copied.refs else as_they_are).refs[name] for name in parts}
+    copied.leases += as_they_are.leases
+    copied.padding = padding_of(parts)
+    return copied
+
+
+def _copied(parts: Mapping[str, Part], arena: Arena, holder: Holder, inline_bytes: int) -> GatheredInputs:
     total = sum([aligned(part.nbytes) for part in parts.values()])
     if total <= inline_bytes:
         return _inline(parts)
@@ -75,6 +87,25 @@ def gather(
         if total > MAX_INLINE_BYTES:
             raise
         return _inline(parts)
+
+
+def _lying_together(part: Part, arena: Arena) -> Tensor | None:
+    """The joined tensor where it need not be joined: its pieces follow each other in one slot."""
+    first = part.tensors[0]
+    if first.lease is None:
+        return None
+    slot = first.lease.slot
+    start = end = arena.offset_in(slot, first.data)
+    for tensor in part.tensors:
+        if tensor.lease is None or tensor.lease.slot is not slot or not tensor.nbytes:
+            return None
+        if arena.offset_in(slot, tensor.data) != end:
+            return None
+        end += tensor.nbytes
+    if end - start != part.nbytes:
+        return None  # shorter rows are still to be padded
+    arena.seal(first)
+    return Tensor(part.dtype, part.shape, arena.read(slot, start, end - start), first.lease)
 
 
 def _as_they_are(inputs: Mapping[str, Tensor], arena: Arena, holder: Holder) -> GatheredInputs:

@@ -57,7 +57,7 @@ def in_arena(arena: Arena, array: NDArray[np.generic]) -> Tensor:
     return arena.seal(tensor)
 
 
-def read_back(inputs: object, arena: Arena) -> dict[str, NDArray[np.generic]]:
+def read_back(inputs: object, arena: Arena, aligned_to: int = ALIGNMENT) -> dict[str, NDArray[np.generic]]:
     """What a worker would see."""
     from podium.batching.batcher import GatheredInputs
 
@@ -68,7 +68,7 @@ def read_back(inputs: object, arena: Arena) -> dict[str, NDArray[np.generic]]:
             data = memoryview(inputs.payloads[ref.frame])
         else:
             slot = next(slot for slot in arena.ledger.slots() if slot.generation == ref.generation)
-            assert ref.offset % ALIGNMENT == 0
+            assert ref.offset % aligned_to == 0
             data = arena.read(slot, ref.offset, ref.nbytes)
         arrays[name] = Tensor(ref.dtype, ref.shape, data).array()
     return arrays
@@ -104,6 +104,60 @@ def test_a_single_request_that_lies_in_the_arena_goes_as_it_is(arena: Arena) -> 
     np.testing.assert_array_equal(read_back(inputs, arena)["x"], np.arange(5000))
     inputs.release()
     assert arena.stats().used_bytes == 0
+
+
+def rows_of(whole: Tensor, *rows: int) -> list[Tensor]:
+    """Shares of one batch's output, as the step before left them."""
+    return [share["y"] for share in split({"y": whole}, rows)]
+
+
+def test_rows_that_the_step_before_left_side_by_side_are_not_gathered(arena: Arena) -> None:
+    whole = in_arena(arena, np.arange(5000, dtype=np.int32).reshape(10, 500))
+    first, second, third = rows_of(whole, 2, 3, 5)
+    inputs = gather([a_request(x=second), a_request(x=third)], arena, WORKER, 0)
+    assert (inputs.gathers, inputs.gathered_bytes) == (0, 0)
+    assert read_back(inputs, arena, aligned_to=4)["x"].tolist() == whole.array()[2:].tolist()
+    whole.release()
+    inputs.release()
+    assert arena.stats().slots == 0
+    assert first.nbytes == 4000
+
+
+def test_rows_in_another_order_with_a_gap_or_of_another_slot_are_gathered(arena: Arena) -> None:
+    whole = in_arena(arena, np.arange(5000, dtype=np.int32).reshape(10, 500))
+    other = in_arena(arena, np.arange(5000, dtype=np.int32).reshape(10, 500) + 5000)
+    first, second, third = rows_of(whole, 2, 3, 5)
+    for batch in ([second, first], [first, third], [first, rows_of(other, 2, 3, 5)[1]], [first, first]):
+        inputs = gather([a_request(x=x) for x in batch], arena, WORKER, 0)
+        assert inputs.gathers == 1
+        expected = np.concatenate([x.array() for x in batch])
+        np.testing.assert_array_equal(read_back(inputs, arena)["x"], expected)
+        inputs.release()
+    whole.release()
+    other.release()
+
+
+def test_a_heap_tensor_beside_one_in_the_arena_is_all_that_is_copied(arena: Arena) -> None:
+    large = in_arena(arena, np.arange(5000, dtype=np.int32).reshape(1, 5000))
+    inputs = gather([a_request(x=large, scale=np.full((1,), 7, np.int32))], arena, WORKER, 1024)
+    assert list(inputs.refs) == ["x", "scale"]
+    assert (inputs.gathers, inputs.gathered_bytes) == (1, 4)
+    seen = read_back(inputs, arena)
+    assert seen["scale"].tolist() == [7]
+    assert seen["x"].tolist() == large.array().tolist()
+    large.release()
+    inputs.release()
+    assert arena.stats().slots == 0
+
+
+def test_a_batch_that_finds_no_room_for_what_it_copies_holds_nothing(arena: Arena) -> None:
+    large = in_arena(arena, np.zeros((1, 4096), np.int8))
+    held = arena.stats().slots
+    with pytest.raises(ArenaExhausted):
+        gather([a_request(x=large, y=np.zeros((1, 65 * MIB), np.int8))], arena, WORKER, 0)
+    assert arena.stats().slots == held
+    large.release()
+    assert arena.stats().slots == 0
 
 
 def test_tensors_of_one_body_share_its_slot(arena: Arena) -> None:
