@@ -6,8 +6,9 @@ there is nothing to collect.
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class Served:
 
     process: Podium
     url: str
+    file: Path
+    """What it serves."""
     client: openai.OpenAI = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,13 +63,22 @@ class Served:
         except httpx.TransportError:
             return False
 
-    def measure(self, name: str) -> float:
-        """The sum over the series of that name whose model is tiny."""
-        lines = httpx.get(self.url + "/metrics", timeout=30).text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{") and "tiny" in line)
+    def revision(self) -> str:
+        """The revision that answers most."""
+        return str(httpx.get(f"{self.url}/v1/models/tiny", timeout=30).json()["revision"])
+
+    def measure(self, name: str, revision: str = "tiny") -> float:
+        """The sum over the series of that name whose model is tiny; of one revision where it is given."""
+        return measured(self.url, name, revision)
 
     def _workers(self) -> list[int]:
         return [pid for pid in descendants(self.process.pid) if "podium.worker.main" in command(pid)]
+
+
+def measured(url: str, name: str, word: str) -> float:
+    """The sum over the series of that name with the word among its labels."""
+    lines = httpx.get(url + "/metrics", timeout=30).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{") and f'"{word}' in line)
 
 
 def descendants(root: int) -> list[int]:
@@ -107,22 +119,29 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_llama(tmp_path_factory.mktemp("model"), max_positions=8192)
 
 
-@pytest.fixture(scope="session")
-def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Serving until the last test."""
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "tiny.yaml").write_text(MODEL.format(model=tiny_model, engine_args=ENGINE_ARGS))
+@contextmanager
+def serving(folder: Path, text: str) -> Iterator[Served]:
+    """`podium serve -f` with a file of that text in `folder`, once its model answers."""
+    file = folder / "tiny.yaml"
+    file.write_text(text)
     environment = {
         "PODIUM_STATE_DIR": str(folder / "state"),
         "PODIUM_ARENA_BYTES": str(16 << 20),
-        "TMPDIR": str(tmp_path_factory.mktemp("t", numbered=True)),
+        "TMPDIR": tempfile.mkdtemp(dir=folder.parent, prefix="t"),
     }
-    with podium("serve", "-f", str(folder / "tiny.yaml"), "--port", "0", **environment) as process:
+    with podium("serve", "-f", str(file), "--port", "0", **environment) as process:
         url = process.says("listening on", within_s=LOAD_S).split()[2]
-        server = Served(process, url)
+        server = Served(process, url, file)
         until(server.is_ready, f"ready\n{process.tail()}", LOAD_S)
         yield server
         server.client.close()
+
+
+@pytest.fixture(scope="session")
+def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serving until the last test."""
+    with serving(tmp_path_factory.mktemp("served"), MODEL.format(model=tiny_model, engine_args=ENGINE_ARGS)) as server:
+        yield server
 
 
 def session_of(pid: int) -> list[int]:

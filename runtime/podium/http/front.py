@@ -40,7 +40,8 @@ from podium.http.forms.table import Form, answer_form, body_form
 from podium.http.lending import Lending
 from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
-from podium.http.openai import OpenAIRoutes, openai_error
+from podium.http.openai import OpenAIRoutes
+from podium.http.openai_errors import openai_error
 from podium.http.own_forms import OwnForms, own_forms, read_own, write_own
 from podium.http.receiving import Receiving
 from podium.http.routes import OPENAI_PATHS, HotRoute, RouteForm

@@ -8,19 +8,18 @@ has a status of its own; a later one becomes a last event.
 
 import asyncio
 from dataclasses import dataclass
-from math import ceil
 
-import msgspec
 import numpy as np
-import orjson
 
-from podium.errors import ClientTooSlow, InvalidInput, ModelError, RequestError
-from podium.http.asgi import JSON, Answer, respond
+from podium.errors import ClientTooSlow, ModelError, RequestError
+from podium.http.asgi import Answer, respond
 from podium.http.body import BodyReader
 from podium.http.call import Call
 from podium.http.disconnect import DisconnectWatch
-from podium.http.errors import ErrorAnswer, answer_for
+from podium.http.errors import answer_for
 from podium.http.limits import Limits
+from podium.http.openai_body import asked_model
+from podium.http.openai_errors import EVENT_END, error_event, failed_at_once, shaped
 from podium.http.receiving import Receiving
 from podium.http.streaming import abort
 from podium.ipc.tensor import Tensor
@@ -33,46 +32,14 @@ from podium_crds.assignment import EngineKind, ResourceKind
 GENERATING = frozenset({EngineKind.VLLM})
 """Engines that answer in this module's form."""
 EVENTS = b"text/event-stream"
-EVENT_END = b"\n\n"
-ERROR_EVENT = b'data: {"error"'
 MAX_RESPONSE_BYTES = 64 << 20
 """Of a response that is not streamed."""
-MAX_MODEL_CHARS = 512
 SEND_TIMEOUT_S = 15.0
 """How long a client may take nothing of a stream: then its connection is cut. Engines give up such a stream sooner."""
-MAX_SEQUENCES = 256
-"""Answers that one request may ask for: each is a request of its own to the engine."""
-
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}
 
 
 class NotGenerativeError(RequestError):
     """The model takes tensors."""
-
-
-class _Asked(msgspec.Struct):
-    """What routing and bounds need of a body."""
-
-    model: str
-    prompt: msgspec.Raw = msgspec.Raw(b"null")
-    n: object = None
-
-
-class _Error(msgspec.Struct):
-    """As vLLM has it: the code is the status."""
-
-    code: int
-
-
-class _Failed(msgspec.Struct):
-    """An error event."""
-
-    error: _Error
-
-
-_DECODER = msgspec.json.Decoder(_Asked)
-_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
-_FAILED = msgspec.json.Decoder(_Failed)
 
 
 class OpenAIRoutes:
@@ -117,8 +84,9 @@ class OpenAIRoutes:
                     await respond(call.send, failed, call.headers())
                     return failed.status
                 return await _send_events(call, head, answer)
-            await respond(call.send, await _whole(head, answer), call.headers())
-            return head.status
+            whole = shaped(await _whole(head, answer), call.request_id)
+            await respond(call.send, whole, call.headers())
+            return whole.status
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,54 +96,6 @@ class _Head:
     status: int
     content_type: bytes
     first: bytes
-
-
-def asked_model(raw: bytes) -> str:
-    """The `model` of a body that asks for no more than one request may. Raises InvalidInput."""
-    try:
-        asked = _DECODER.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f'the body must be a JSON object with "model", the name of a model: {error}') from error
-    if not 0 < len(asked.model) <= MAX_MODEL_CHARS:
-        raise InvalidInput(f'"model" has {len(asked.model)} characters; expected a name of at most {MAX_MODEL_CHARS}')
-    sequences = _prompts(asked.prompt) * (asked.n if isinstance(asked.n, int) else 1)
-    if sequences > MAX_SEQUENCES:
-        raise InvalidInput(f"{sequences} sequences in one request (prompts x n); expected at most {MAX_SEQUENCES}")
-    return asked.model
-
-
-def _prompts(raw: msgspec.Raw) -> int:
-    """How many prompts that is: a list of texts or of token lists is several, a list of tokens is one."""
-    if bytes(memoryview(raw)[:1]) != b"[":
-        return 1
-    elements = _ELEMENTS.decode(raw)
-    return len(elements) if elements and bytes(memoryview(elements[0])[:1]) in (b'"', b"[", b"{") else 1
-
-
-def openai_error(error: ErrorAnswer, request_id: str) -> Answer:
-    """The error body of the OpenAI API, with the request id beside."""
-    headers = list(error.headers)
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", str(max(1, ceil(error.retry_after_s))).encode()))
-    return Answer(error.status, orjson.dumps({"error": _error_object(error, request_id)}), JSON, tuple(headers))
-
-
-def _error_object(error: ErrorAnswer, request_id: str) -> dict[str, object]:
-    kind = _TYPES.get(error.status) or ("invalid_request_error" if error.status < 500 else "server_error")
-    facts = {"message": error.message, "type": kind, "param": None, "code": error.code}
-    return {**facts, "retryable": error.retryable, "request_id": request_id}
-
-
-def failed_at_once(event: bytes) -> Answer | None:
-    """The answer that an error means where it is a stream's first event: its status can still be told."""
-    if not event.startswith(ERROR_EVENT):
-        return None
-    body = event.removeprefix(b"data: ").partition(EVENT_END)[0]
-    try:
-        code = _FAILED.decode(body).error.code
-    except msgspec.DecodeError:
-        return None
-    return Answer(code, body) if 400 <= code <= 599 else None
 
 
 async def _begun(answer: ChunkedAnswer) -> _Head:
@@ -242,11 +162,6 @@ async def _push(call: Call, body: bytes, *, more: bool = True) -> None:
 def _body(chunks: list[Outputs]) -> bytes:
     """The part of the response that came with these chunks: those that came while the socket lagged leave together."""
     return b"".join(_element(body) for chunk in chunks if (body := chunk.get("body")) is not None)
-
-
-def error_event(error: ErrorAnswer, request_id: str) -> bytes:
-    """The last event of a stream that broke. No [DONE] follows: the answer is not complete."""
-    return b"data: " + orjson.dumps({"error": _error_object(error, request_id)}) + EVENT_END
 
 
 def _bytes_tensor(value: bytes) -> Tensor:
