@@ -1,7 +1,7 @@
 """What `podium serve` does before it imports the front end: it forks off what will be its fork servers.
 
 So the engine's libraries are imported while the front end's are (torch takes longer than all of ours), and what both
-need is in memory once: numpy, pydantic, ZeroMQ and the wire. Only a process without threads may be forked, hence here.
+need is in memory once: numpy, pydantic and the wire. Only a process without threads may be forked, hence here.
 """
 
 import gc

@@ -26,9 +26,9 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Start parameters of one life of a worker."""
 
     endpoint: str
-    """ZeroMQ address of the front end."""
+    """Path of the front end's socket."""
     peer: bytes
-    """The worker's ZeroMQ identity: instance and epoch."""
+    """Whom the worker says it is: instance and epoch."""
     epoch: int
     token: bytes
     parent_pid: int

@@ -1,43 +1,48 @@
-"""The control plane: one ROUTER in the front end, one DEALER in each worker, over ipc:// by a socket without a name.
+"""The control plane: a socket of packets (AF_UNIX, SOCK_SEQPACKET) between the front end and each worker.
 
-Messages are small and bounded; a full pipe is an error to act on, never hidden buffering. The ROUTER's descriptor is
-edge-triggered: after every send and receive ZMQ_EVENTS is read again, or a message would lie there unseen.
+A packet arrives whole or not at all, in order, and is in the kernel when `send` returns: what a worker said before it
+died is read after its death. Messages are small and bounded; a full pipe is an error to act on. Both ends are plain
+descriptors, readable as long as anything waits, without a thread between them (docs/decisions/0012).
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-import zmq
-
 from podium.errors import PodiumError, ProtocolError
-from podium.ipc.protocol import (
-    MAX_HEADER_BYTES,
-    MAX_INLINE_BYTES,
-    FromWorker,
-    ToWorker,
-    decode_from_worker,
-    decode_to_worker,
-    encode,
-)
+from podium.ipc.packets import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, Assembly, Payloads, packets
+from podium.ipc.protocol import FromWorker, ToWorker, decode_from_worker, decode_to_worker, encode
+from podium.telemetry.logging import get_logger
+
+__all__ = ["Broker", "NoCredit", "Payloads", "PeerGone", "WorkerChannel"]
+
+log = get_logger(__name__)
 
 MESSAGES_PER_WAKE_UP = 64
-"""Then the event loop gets its turn."""
+"""Then a worker's event loop gets its turn."""
 HIGH_WATER_MESSAGES = 64
-"""Unsent messages to or from one worker; with one batch at a time, a handful is normal."""
-WORKER_LINGER_MS = 2000
-"""How long an exiting worker waits for its last words to leave."""
-# Plain numbers: arithmetic with pyzmq's enumerations costs as much as a small send.
-_MORE, _NOW, _HAS_INPUT, _EVENTS = int(zmq.SNDMORE), int(zmq.DONTWAIT), int(zmq.POLLIN), int(zmq.EVENTS)
-_PLAIN = zmq.backend.Socket
-"""pyzmq's compiled calls, without the layer in Python above them."""
-WORKER_SEND_MS = 30_000
+"""Messages for one worker that may wait for room in its socket; with one batch at a time, none does."""
+HIGH_WATER_BYTES = 2 * MAX_MESSAGE_BYTES
+"""Of those messages: as much as the batches in a worker's hands take where the arena has no room for them."""
+SOCKET_BYTES = 512 << 10
+"""Of packets on their way, asked for in each direction; the kernel may grant less."""
+MAX_CONNECTIONS = 1024
+MAX_PEER_BYTES = 255
+BACKLOG = 128
+WORKER_SEND_S = 30
 """How long a worker waits for a front end that reads nothing. Streams fill the pipe within a moment of its silence."""
+MAX_PATH_BYTES = 107
+"""Of a socket's name."""
+_READ_BYTES = MAX_PACKET_BYTES + 1
+"""So that a packet which is too large shows."""
 
-Payloads = Sequence[bytes]
 Handler = Callable[[bytes, FromWorker, Payloads], None]
 Intruder = Callable[[bytes, ProtocolError], None]
 
@@ -50,22 +55,36 @@ class NoCredit(PodiumError):  # noqa: N818
     """The pipe to that worker is full."""
 
 
-class Broker:
-    """The front end's socket. All calls from the event loop's thread."""
+class _Connection:
+    """One worker's socket, and what waits for room in it."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]", path_fd: int) -> None:
-        """Takes over `path_fd`, an O_PATH descriptor of the bound socket; use `open`."""
-        self.endpoint = f"ipc:///proc/{os.getpid()}/fd/{path_fd}"
+    __slots__ = ("assembly", "fd", "peer", "socket", "unsent", "unsent_bytes")
+
+    def __init__(self, accepted: socket.socket) -> None:
+        self.socket = accepted
+        self.fd = accepted.fileno()
+        self.peer: bytes | None = None
+        """None until its first packet, which is its identity."""
+        self.assembly = Assembly()
+        self.unsent: deque[list[bytes]] = deque()
+        """Packets of each message that was taken and is not sent yet, the first one's rest included."""
+        self.unsent_bytes = 0
+
+
+class Broker:
+    """The front end's sockets. All calls from the event loop's thread."""
+
+    def __init__(self, listener: socket.socket, path_fd: int) -> None:
+        """Takes over `path_fd`, an O_PATH descriptor of the listening socket; use `open`."""
+        self.endpoint = f"/proc/{os.getpid()}/fd/{path_fd}"
         """Where workers connect: it works for processes that may look into this one, and ends with it."""
         self._path_fd = path_fd
-        self._context = context
-        self._socket = socket
-        self._fd = int(socket.getsockopt(zmq.FD))
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._handlers: dict[bytes, tuple[Handler, Intruder]] = {}
         """peer → who gets its messages; others' messages are dropped."""
-        self._pending: asyncio.Handle | None = None
-        self._is_draining = False
+        self._connections: dict[int, _Connection] = {}
+        self._by_peer: dict[bytes, _Connection] = {}
         self.dropped = 0
         """Messages of peers that nobody had registered: late words of the dead."""
 
@@ -79,23 +98,22 @@ class Broker:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         run_dir.chmod(0o700)
         path = run_dir / f"control-{os.getpid()}.sock"
-        if len(str(path)) > zmq.IPC_PATH_MAX_LEN:
+        if len(os.fsencode(path)) > MAX_PATH_BYTES:
             raise ValueError(f"{path} is too long for a socket; use a run directory with a shorter path")
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MESSAGES)
-        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MESSAGES)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_INLINE_BYTES)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        socket.bind(f"ipc://{path}")
-        path_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            listener.setblocking(False)
+            listener.bind(os.fsencode(path))
+            listener.listen(BACKLOG)
+            path_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except BaseException:
+            listener.close()
+            raise
         path.unlink()
-        broker = cls(context, socket, path_fd)
-        broker._loop.add_reader(broker._fd, broker._drain)
-        broker._recheck()
+        broker = cls(listener, path_fd)
+        broker._loop.add_reader(listener.fileno(), broker._accept)
         return broker
 
     def register(self, peer: bytes, handler: Handler, intruder: Intruder) -> None:
@@ -107,148 +125,174 @@ class Broker:
         self._handlers.pop(peer, None)
 
     def send(self, peer: bytes, message: ToWorker, payloads: Payloads = ()) -> None:
-        """Never blocks. Raises PeerGone, or NoCredit where the pipe is full."""
-        try:
-            _send(self._socket, (peer, encode(message), *payloads), _NOW)
-        except zmq.Again as error:
-            raise NoCredit(f"the pipe to {peer!r} is full") from error
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
+        """Never blocks: what finds no room in the socket waits for it, up to a bound. Raises PeerGone, NoCredit."""
+        connection = self._by_peer.get(peer)
+        if connection is None:
+            raise PeerGone(f"{peer!r} is not connected")
+        waiting = packets(encode(message), payloads)
+        if not connection.unsent and len(waiting) == 1:
+            try:
+                connection.socket.send(waiting[0])
+                return
+            except BlockingIOError:
+                pass
+            except OSError as error:
                 raise PeerGone(f"{peer!r} is not connected") from error
-            raise
-        finally:
-            self._recheck()
+        nbytes = sum([len(packet) for packet in waiting])
+        if len(connection.unsent) >= HIGH_WATER_MESSAGES or connection.unsent_bytes + nbytes > HIGH_WATER_BYTES:
+            raise NoCredit(f"the pipe to {peer!r} is full")
+        connection.unsent.append(waiting)
+        connection.unsent_bytes += nbytes
+        if len(connection.unsent) == 1:
+            self._loop.add_writer(connection.fd, self._flush, connection)
 
     def close(self) -> None:
-        """Stops reading and closes the socket."""
-        if self._socket.closed:
+        """Stops reading and closes the sockets. Idempotent."""
+        if self._listener.fileno() < 0:
             return
-        self._loop.remove_reader(self._fd)
-        if self._pending is not None:
-            self._pending.cancel()
-        self._socket.close(0)
-        self._context.term()
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for connection in tuple(self._connections.values()):
+            self._drop(connection)
         os.close(self._path_fd)
 
-    def _recheck(self) -> None:
-        """Not while messages are read: whoever reads looks again after each."""
-        if self._pending is None and not self._is_draining and _has_message(self._socket):
-            self._pending = self._loop.call_soon(self._drain)
-
-    def _drain(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-            self._pending = None
-        socket, is_empty = self._socket, False
-        self._is_draining = True
+    def _accept(self) -> None:
         try:
-            for _ in range(MESSAGES_PER_WAKE_UP):
-                self._deliver(_receive(socket, _NOW))
-                if socket.closed:
-                    return
-                if not _has_message(socket):
-                    is_empty = True
-                    return
-        except zmq.Again:
-            pass
-        finally:  # also where a handler raised: without it, what is left would wait for the next message
-            self._is_draining = False
-            if not (is_empty or socket.closed):
-                self._recheck()
+            accepted, _ = self._listener.accept()
+        except OSError as error:  # it has left again, or there are no descriptors: the listener stays readable
+            log.warning("worker_not_accepted", error=error)
+            return
+        if len(self._connections) >= MAX_CONNECTIONS:
+            log.warning("too_many_connections", connections=len(self._connections))
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        connection = self._connections[accepted.fileno()] = _Connection(accepted)
+        self._loop.add_reader(connection.fd, self._read, connection)
 
-    def _deliver(self, frames: list[bytes]) -> None:
-        peer = frames[0]
+    def _read(self, connection: _Connection) -> None:
+        """One packet: as long as there are more, the loop comes back, and others have their turn between."""
+        try:
+            packet = connection.socket.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self._drop(connection)
+            return
+        peer = connection.peer
+        if peer is None:
+            self._name(connection, packet)
+            return
         target = self._handlers.get(peer)
-        if target is None or len(frames) < 2:
-            self.dropped += 1
-            return
-        handler, intruder = target
         try:
-            message = decode_from_worker(frames[1])
+            received = connection.assembly.take(packet)
+            if received is None:
+                return
+            if target is None:
+                self.dropped += 1
+                return
+            message = decode_from_worker(received[0])
         except ProtocolError as error:
-            intruder(peer, error)
+            if target is not None:
+                target[1](peer, error)
             return
-        handler(peer, message, frames[2:])
+        target[0](peer, message, received[1])
+
+    def _name(self, connection: _Connection, peer: bytes) -> None:
+        """The first packet of a connection says whose it is."""
+        if len(peer) > MAX_PEER_BYTES or peer in self._by_peer:
+            log.warning("worker_refused", peer=repr(peer[:MAX_PEER_BYTES]))
+            self._drop(connection)
+            return
+        connection.peer = peer
+        self._by_peer[peer] = connection
+
+    def _flush(self, connection: _Connection) -> None:
+        """There is room in the socket."""
+        unsent = connection.unsent
+        try:
+            while unsent:
+                waiting = unsent[0]
+                connection.unsent_bytes -= connection.socket.send(waiting[0])
+                del waiting[0]
+                if not waiting:
+                    unsent.popleft()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            unsent.clear()  # the reader sees the end, too
+        self._loop.remove_writer(connection.fd)
+
+    def _drop(self, connection: _Connection) -> None:
+        self._loop.remove_reader(connection.fd)
+        if connection.unsent:
+            self._loop.remove_writer(connection.fd)
+            connection.unsent.clear()
+        del self._connections[connection.fd]
+        if connection.peer is not None:
+            del self._by_peer[connection.peer]
+        connection.socket.close()
 
 
 class WorkerChannel:
     """A worker's socket. Blocking, used by one thread."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]", parent_fd: int) -> None:
+    def __init__(self, connected: socket.socket, parent_fd: int) -> None:
         """Use `connect`."""
-        self._context = context
-        self._socket = socket
-        self.fd = int(socket.getsockopt(zmq.FD))
-        """Becomes readable, once, when something may have come: ask `has_message` after every send and receive."""
+        self._socket = connected
+        self._assembly = Assembly()
+        self._poll = select.poll()
+        self._poll.register(connected.fileno(), select.POLLIN)
+        self.fd = connected.fileno()
+        """Readable as long as something has come that was not received, and when the front end is gone."""
         self.parent_fd = parent_fd
         """Readable when the front end has ended."""
-        self._watched = [(socket, _HAS_INPUT), (parent_fd, _HAS_INPUT)]
 
     @classmethod
     def connect(cls, endpoint: str, peer: bytes, parent_fd: int) -> Self:
-        """`parent_fd`: a pidfd of the front end, whose end interrupts every wait."""
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, peer)
-        socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.setsockopt(zmq.LINGER, WORKER_LINGER_MS)
-        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MESSAGES)
-        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MESSAGES)
-        socket.setsockopt(zmq.SNDTIMEO, WORKER_SEND_MS)
-        socket.setsockopt(zmq.MAXMSGSIZE, max(MAX_INLINE_BYTES, MAX_HEADER_BYTES))
-        socket.connect(endpoint)
-        return cls(context, socket, parent_fd)
+        """`parent_fd`: a pidfd of the front end. Raises OSError where it is gone."""
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", WORKER_SEND_S, 0))
+            connected.connect(endpoint)
+            connected.send(peer)
+        except BaseException:
+            connected.close()
+            raise
+        return cls(connected, parent_fd)
 
     def send(self, message: FromWorker, payloads: Payloads = ()) -> None:
-        """Raises ProtocolError where the front end does not take it in time."""
+        """Raises ProtocolError where the front end does not take it in time, PeerGone where it is gone."""
         try:
-            _send(self._socket, (encode(message), *payloads), 0)
-        except zmq.Again as error:
+            for packet in packets(encode(message), payloads):
+                self._socket.send(packet)
+        except BlockingIOError as error:
             raise ProtocolError("the front end takes no messages") from error
+        except OSError as error:
+            raise PeerGone("the front end is gone") from error
 
     def receive(self, timeout_s: float | None = None) -> tuple[ToWorker, Payloads] | None:
-        """The next message, or None after `timeout_s` or when the front end is gone. Raises ProtocolError."""
-        if timeout_s == 0:
-            if not _has_message(self._socket):
+        """The next message, or None after `timeout_s`. Raises PeerGone when the front end is gone, ProtocolError."""
+        flags = socket.MSG_DONTWAIT if timeout_s == 0 else 0
+        while True:
+            if timeout_s and not self._poll.poll(round(timeout_s * 1000)):
                 return None
-        elif not self._wait(-1 if timeout_s is None else round(timeout_s * 1000)):
-            return None
-        frames = _receive(self._socket, 0)
-        return decode_to_worker(frames[0]), frames[1:]
-
-    def has_message(self) -> bool:
-        """Whether `receive` would give one at once."""
-        return _has_message(self._socket)
-
-    def _wait(self, timeout_ms: int) -> bool:
-        """Whether a message came, not the front end's end alone nor the end of the time."""
-        seen = zmq.zmq_poll(self._watched, timeout_ms)  # type: ignore[arg-type]  # it takes descriptors, too
-        return bool(seen) and seen[0][0] is self._socket
+            try:
+                packet = self._socket.recv(_READ_BYTES, flags)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                raise PeerGone("the front end is gone") from error
+            if not packet:
+                raise PeerGone("the front end is gone")
+            received = self._assembly.take(packet)
+            if received is not None:
+                return decode_to_worker(received[0]), received[1]
 
     def close(self) -> None:
-        """Waits up to two seconds for what was sent to leave."""
+        """What was sent stays to be read."""
         self._socket.close()
-        self._context.term()
-
-
-def _send(socket: "zmq.Socket[bytes]", frames: Sequence[bytes], flags: int) -> None:
-    """One message, copied. Past pyzmq's checks of each frame and its keywords: half the time of `send_multipart`."""
-    send = _PLAIN.send
-    for frame in frames[:-1]:
-        send(socket, frame, _MORE | flags)
-    send(socket, frames[-1], flags)
-
-
-def _receive(socket: "zmq.Socket[bytes]", flags: int) -> list[bytes]:
-    """The frames of one message. Raises zmq.Again. A frame says itself whether another one follows."""
-    receive = _PLAIN.recv
-    frame = receive(socket, flags, False)
-    frames = [frame.bytes]
-    while frame.more:
-        frame = receive(socket, flags, False)
-        frames.append(frame.bytes)
-    return frames
-
-
-def _has_message(socket: "zmq.Socket[bytes]") -> bool:
-    return bool(int(_PLAIN.get(socket, _EVENTS)) & _HAS_INPUT)

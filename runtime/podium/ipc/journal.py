@@ -1,8 +1,7 @@
 """Which batch a worker began last, in a file that outlives it. Decides between asking again and giving up.
 
-A message could not say it: ZeroMQ sends from a thread of its own, so that a model that crashes in its first
-microseconds takes the word "started" with it, and a request that kills workers would be tried for ever. A write to a
-memfd is complete when it returns, and the front end reads it only after a death: no message, no wake-up per batch.
+A message could say it, too, now that one is with the kernel when `send` returns; but each would wake the front end. A
+write to a memfd is complete when it returns, and is read only after a death: no message, no wake-up per batch.
 """
 
 import os

@@ -111,7 +111,7 @@ class PodResources:
         return max(self.options.inline_bytes, self.arena.free_bytes)
 
     def new_peer(self, name: str, epoch: int) -> bytes:
-        """A ZeroMQ identity that no worker of this pod had before."""
+        """A name that no worker of this pod had before."""
         return f"{name[:40]}:{epoch}:{next(self._peers)}".encode()
 
     def new_token(self) -> bytes:

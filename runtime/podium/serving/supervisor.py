@@ -1,7 +1,7 @@
 """Keeps one worker process of a model alive: start, watch, restart with back-off, stop.
 
-Each life of the process has an epoch, a ZeroMQ identity and a token of its own, so that late words of a dead one reach
-nobody. Who supervises learns of readiness, messages and deaths through `Events`.
+Each life of the process has an epoch, a name at the socket and a token of its own, so that late words of a dead one
+reach nobody. Who supervises learns of readiness, messages and deaths through `Events`.
 """
 
 import asyncio

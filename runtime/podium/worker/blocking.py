@@ -1,5 +1,4 @@
-"""The loop of a worker that answers batches alone: one thread, blocking. ZeroMQ's own I/O thread buffers what arrives
-meanwhile."""
+"""The loop of a worker that answers batches alone: one thread, blocking. The socket keeps what arrives meanwhile."""
 
 from podium.engines.threads import set_intra_op_threads
 from podium.errors import ProtocolError

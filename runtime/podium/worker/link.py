@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from podium.errors import ProtocolError
-from podium.ipc.channel import Payloads, WorkerChannel
+from podium.ipc.channel import Payloads, PeerGone, WorkerChannel
 from podium.ipc.protocol import FromWorker, ToWorker
 
 EXIT_LOAD_FAILED = 1
@@ -28,8 +28,11 @@ class Link:
     epoch: int
 
     def send(self, message: FromWorker, payloads: Payloads = ()) -> None:
-        """Raises ProtocolError where the front end does not take it in time."""
-        self.channel.send(message, payloads)
+        """Raises ProtocolError where the front end does not take it in time, Stopped where it is gone."""
+        try:
+            self.channel.send(message, payloads)
+        except PeerGone:
+            raise Stopped(EXIT_ORPHANED) from None
 
     def receive(self, timeout_s: float | None) -> tuple[ToWorker, Payloads]:
         """The next message. Raises Stopped after `timeout_s` or when the front end is gone, ProtocolError."""
@@ -39,8 +42,11 @@ class Link:
         return received
 
     def poll(self, timeout_s: float | None = 0.0) -> tuple[ToWorker, Payloads] | None:
-        """The next message, or None after `timeout_s` or when the front end is gone. Raises ProtocolError."""
-        received = self.channel.receive(timeout_s)
+        """The next message, or None after `timeout_s`. Raises Stopped when the front end is gone, ProtocolError."""
+        try:
+            received = self.channel.receive(timeout_s)
+        except PeerGone:
+            raise Stopped(EXIT_ORPHANED) from None
         if received is not None and received[0].epoch != self.epoch:
             raise ProtocolError(f"a message of epoch {received[0].epoch} for epoch {self.epoch}")
         return received

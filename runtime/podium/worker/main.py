@@ -28,7 +28,7 @@ from podium.worker.binding import bind_to_parent
 from podium.worker.blocking import BlockingLoop
 from podium.worker.instance import Instance
 from podium.worker.limits import beyond, held_to, is_out_of_memory
-from podium.worker.link import EXIT_LOAD_FAILED, EXIT_PROTOCOL, Link
+from podium.worker.link import EXIT_LOAD_FAILED, EXIT_PROTOCOL, Link, Stopped
 from podium.worker.streaming import StreamingLoop
 from podium_crds.assignment import EngineKind, Member
 from podium_crds.tensors import TensorSpec
@@ -170,6 +170,8 @@ def run_worker(arena_fd: int, bootstrap_fd: int, journal_fd: int) -> int:
     channel = WorkerChannel.connect(bootstrap.endpoint, bootstrap.peer, parent_fd)
     try:
         return serve(bootstrap, channel, view, Journal(journal_fd))
+    except Stopped as stopped:
+        return stopped.status
     except ProtocolError as error:
         print(f"podium worker: {error}", file=sys.stderr)
         return EXIT_PROTOCOL

@@ -84,7 +84,6 @@ class StreamingLoop:
             if (stats := self._engine.stats()) != told:
                 told = stats
                 self._link.send(Stats(self._link.epoch, stats))
-                self._wake()  # a send may swallow the socket's edge
             await asyncio.sleep(STATS_INTERVAL_S)
 
     def _wake(self) -> None:
@@ -107,8 +106,7 @@ class StreamingLoop:
         except ProtocolError as error:
             self._status.set_exception(error)
         self._turn_is_due = False
-        # The descriptor is edge-triggered: what came while we sent or received is asked for here, or never.
-        if self._has_work() or self._link.channel.has_message():
+        if self._has_work():
             self._wake()
 
     def _has_work(self) -> bool:

@@ -16,6 +16,7 @@ from tests.support.waiting import eventually
 
 from podium.errors import ProtocolError
 from podium.ipc.channel import MESSAGES_PER_WAKE_UP, Broker, NoCredit, PeerGone, WorkerChannel
+from podium.ipc.packets import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, packets
 from podium.ipc.protocol import Failure, FromWorker, Grant, Hello, Stop
 
 PEER = b"model-0:1:1"
@@ -122,7 +123,7 @@ async def test_strangers_are_not_heard(broker: Broker, worker: WorkerChannel) ->
 
 async def test_a_message_that_cannot_be_read_is_told_to_the_owner(broker: Broker, worker: WorkerChannel) -> None:
     inbox = Inbox(broker)
-    worker._socket.send_multipart([b"\xc1 nonsense"])
+    worker._socket.send(b"".join(packets(b"\xc1 nonsense", ())))
     await eventually(lambda: inbox.refused)
     assert not inbox.messages
 
@@ -170,3 +171,98 @@ async def test_a_flood_is_taken_in_turns_with_the_rest_of_the_loop(broker: Broke
     thread.join(5)
     # A turn of the loop may see the descriptor and the recheck of the turn before: two wake-ups at most.
     assert max(later - earlier for earlier, later in pairwise(seen)) <= 2 * MESSAGES_PER_WAKE_UP
+
+
+LARGE = 3 * MAX_PACKET_BYTES + 17
+
+
+async def test_a_message_larger_than_a_packet_arrives_whole_in_both_directions(
+    broker: Broker, worker: WorkerChannel
+) -> None:
+    inbox = Inbox(broker)
+    sent = [os.urandom(LARGE), b"", os.urandom(5)]
+    worker.send(Failure(1, 1, "m"), sent)
+    await eventually(lambda: inbox.messages)
+    assert inbox.payloads == sent
+    broker.send(PEER, Grant(1, 2), sent)
+    received = await asyncio.to_thread(worker.receive, 10)
+    assert received is not None
+    assert list(received[1]) == sent
+
+
+async def test_what_finds_no_room_in_the_socket_is_sent_in_order_once_there_is(
+    broker: Broker, worker: WorkerChannel
+) -> None:
+    inbox = Inbox(broker)
+    worker.send(Hello(1, b"t", 1))
+    await eventually(lambda: inbox.messages)
+    sent = [os.urandom(8 << 20), os.urandom(3), os.urandom(LARGE)]
+    for number, payload in enumerate(sent):
+        broker.send(PEER, Grant(1, number), [payload])
+    for number, payload in enumerate(sent):
+        received = await asyncio.to_thread(worker.receive, 10)
+        assert received == (Grant(1, number), [payload])
+
+
+async def test_a_pipe_takes_no_more_bytes_than_its_bound(broker: Broker, worker: WorkerChannel) -> None:
+    inbox = Inbox(broker)
+    worker.send(Hello(1, b"t", 1))
+    await eventually(lambda: inbox.messages)
+    accepted = send_until_refused(broker, bytes(MAX_MESSAGE_BYTES // 2))
+    assert 1 <= accepted <= 4
+
+
+async def test_a_name_that_is_connected_already_is_refused_to_another(broker: Broker, worker: WorkerChannel) -> None:
+    inbox = Inbox(broker)
+    worker.send(Hello(1, b"t", 1))
+    await eventually(lambda: inbox.messages)
+    parent = os.pidfd_open(os.getpid())
+    other = WorkerChannel.connect(broker.endpoint, PEER, parent)
+    with pytest.raises(PeerGone):
+        await asyncio.to_thread(other.receive, 10)
+    other.close()
+    os.close(parent)
+    worker.send(Failure(1, 2, "m"))
+    await eventually(lambda: len(inbox.messages) == 2, what="the first one is heard as before")
+
+
+async def test_a_worker_learns_that_the_front_end_is_gone_while_it_waits(tmp_path: Path) -> None:
+    broker = Broker.open(tmp_path / "run")
+    parent = os.pidfd_open(os.getpid())
+    worker = WorkerChannel.connect(broker.endpoint, PEER, parent)
+    inbox = Inbox(broker)
+    worker.send(Hello(1, b"t", 1))
+    await eventually(lambda: inbox.messages)
+    waiting = asyncio.create_task(asyncio.to_thread(worker.receive))
+    broker.close()
+    with pytest.raises(PeerGone):
+        await asyncio.wait_for(waiting, 10)
+    with pytest.raises(PeerGone):
+        worker.send(Failure(1, 1, "m"))
+    worker.close()
+    os.close(parent)
+
+
+async def test_the_last_words_of_a_closed_peer_are_heard_and_then_it_is_gone(
+    broker: Broker, worker: WorkerChannel
+) -> None:
+    inbox = Inbox(broker)
+    worker.send(Failure(1, 1, "m"))
+    worker.close()
+    await eventually(lambda: inbox.messages)
+
+    def is_gone() -> bool:
+        try:
+            broker.send(PEER, Stop(1))
+        except PeerGone:
+            return True
+        return False
+
+    await eventually(is_gone)
+
+
+async def test_a_packet_above_the_limit_is_told_to_the_owner(broker: Broker, worker: WorkerChannel) -> None:
+    inbox = Inbox(broker)
+    worker._socket.send(b"\1" + bytes(MAX_PACKET_BYTES + 10))
+    await eventually(lambda: inbox.refused)
+    assert not inbox.messages

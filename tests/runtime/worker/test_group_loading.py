@@ -12,6 +12,8 @@ from tests.runtime.worker.models import DOUBLE, GroupMaker, ask, column
 from tests.support.waiting import eventually
 
 from podium.errors import WorkerLoadError
+from podium.ipc.channel import Handler, Intruder, Payloads
+from podium.ipc.protocol import FromWorker
 from podium.serving.group import WorkerGroup
 from podium.serving.process import ChildProcess
 from podium_crds.reasons import Reason
@@ -141,7 +143,7 @@ async def test_two_groups_of_one_name_do_not_touch_each_others_leases(groups: Gr
 async def test_a_worker_that_is_ready_before_its_pid_is_known_is_heard(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch, deliver = groups.pod.launch, groups.pod.broker._deliver
+    launch, register = groups.pod.launch, groups.pod.broker.register
     heard: list[bytes] = []
 
     async def slow_to_answer(*arguments: Any) -> ChildProcess:
@@ -149,12 +151,15 @@ async def test_a_worker_that_is_ready_before_its_pid_is_known_is_heard(
         await eventually(lambda: len(heard) >= 2, what="Hello and Ready to arrive")
         return process
 
-    def counted(frames: list[bytes]) -> None:
-        deliver(frames)
-        heard.append(frames[0])
+    def counted(peer: bytes, handler: Handler, intruder: Intruder) -> None:
+        def counting(sender: bytes, message: FromWorker, payloads: Payloads) -> None:
+            handler(sender, message, payloads)
+            heard.append(sender)
+
+        register(peer, counting, intruder)
 
     monkeypatch.setattr(groups.pod, "launch", slow_to_answer)
-    monkeypatch.setattr(groups.pod.broker, "_deliver", counted)
+    monkeypatch.setattr(groups.pod.broker, "register", counted)
     group = await groups.start(DOUBLE)
     np.testing.assert_array_equal(await ask(group, column(1)), column(2))
 
