@@ -10,7 +10,7 @@ VLLM_VENV := .venv-vllm
 TWO_AT_ONCE := -n 2 --dist loadfile  # most tests wait for processes; more would measure the machine, not the code
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help setup setup-vllm lint format test test-vllm test-quick fuzz e2e soak-rollouts demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
+.PHONY: help setup setup-vllm setup-browser lint format test test-vllm test-quick fuzz e2e soak-rollouts demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -41,6 +41,13 @@ $(VLLM_VENV)/.ready: $(VENV)/.ready requirements/vllm.txt requirements/vllm-dev.
 	@$(BIN)/uv pip install -q --python $(VLLM_VENV)/bin/python --no-deps -e .
 	@touch $@
 
+setup-browser: ## Install Chromium and its driver, for the tests of the live page (Debian's packages; quick where they are there)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "==> installing the distribution packages chromium and chromium-driver"; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; \
+	  else echo "no chromium and chromium-driver (Debian): the tests of the live page will be skipped"; fi; }
+
 lint: setup ## Formatting, lint rules, types, import contracts, generated files
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -53,7 +60,7 @@ format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: setup setup-vllm ## Everything that needs no node: units, real processes, the operator on a real API server
+test: setup setup-vllm setup-browser ## Everything that needs no node: units, real processes, the operator on a real API server
 	$(BIN)/python -m pytest tests --ignore tests/mutants --ignore tests/integration $(TWO_AT_ONCE)
 	$(BIN)/python -m pytest tests/integration $(TWO_AT_ONCE)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
@@ -61,7 +68,7 @@ test: setup setup-vllm ## Everything that needs no node: units, real processes, 
 test-vllm: setup-vllm ## The tests of engine VLLM alone, under its own environment
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
-test-quick: setup ## The tests that need no API server
+test-quick: setup setup-browser ## The tests that need no API server
 	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration --ignore tests/mutants
 
 fuzz: setup ## The property tests with new examples (make test repeats the same ones), and each planner rule taken away in turn

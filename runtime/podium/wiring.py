@@ -22,6 +22,7 @@ from podium.http.express import ExpressLane
 from podium.http.front import Door, FrontDoor
 from podium.http.lending import Lending
 from podium.http.limits import Limits as HttpLimits
+from podium.http.live.routes import LivePage, local_app, new_key
 from podium.http.metrics.collector import registry
 from podium.http.receiving import Receiving
 from podium.http.server import QuietServer, bind
@@ -210,10 +211,25 @@ async def _open_admin(settings: Settings, residents: Residents, desk: Assignment
         return build_report(residents, desk, settings.pod_uid, runtime_version)
 
     tokens = AdminTokens(settings.admin_key_dir, settings.pod_uid)
-    server = QuietServer(admin_app(desk, tokens, report), bind(settings.host, settings.admin_port))
+    page = LivePage(residents, asyncio.get_running_loop().time)
+    server = QuietServer(admin_app(desk, tokens, report, page), bind(settings.host, settings.admin_port))
     await server.open()
     log.info("admin_port_open", port=server.port)
     return server
+
+
+@contextlib.asynccontextmanager
+async def live_page(residents: Residents) -> AsyncIterator[str]:
+    """The live page on a free port of loopback; gives its address. Only who is told the address can ask for it: the
+    admin port of a pod has its token instead. Raises OSError."""
+    key = new_key()
+    page = LivePage(residents, asyncio.get_running_loop().time)
+    server = QuietServer(local_app(page, key), bind("127.0.0.1", 0))
+    await server.open()
+    try:
+        yield f"http://127.0.0.1:{server.port}/{key}/live"
+    finally:
+        await server.close(1.0)
 
 
 async def _collect_garbage(garbage: GarbageControl, residents: Residents) -> None:

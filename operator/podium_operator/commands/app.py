@@ -22,6 +22,7 @@ from podium_operator.commands.cluster import (
     found,
     ref_of,
 )
+from podium_operator.commands.page import paged
 from podium_operator.commands.planning import planned, told
 from podium_operator.commands.table import described
 from podium_operator.errors import OperatorError
@@ -47,12 +48,19 @@ def status(
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until interrupted, a look a second.")] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve the live pages of its pods to a browser of this machine.")
+    ] = False,
 ) -> None:
     """Show where resources and their rollouts stand: conditions, revisions, shares, and why."""
     place = Place(kubeconfig, namespace)
+    if page and (name is None or watch):
+        raise typer.BadParameter("--page is for one resource: podium status NAME --page, without --watch")
 
     async def show() -> None:
         async with connected(place) as client:
+            if page and name is not None:
+                await _serve_pages(client, place, name)
             if not watch:
                 Console().print(await _seen(client, place, name))
                 return
@@ -185,6 +193,15 @@ async def _seen(client: KubeClient, place: Place, name: str | None) -> Group:
     if not manifests:
         raise CommandError(f"there is no InferenceModel or InferencePipeline in namespace {namespace}")
     return Group(*(described(manifest, now) for manifest in manifests))
+
+
+async def _serve_pages(client: KubeClient, place: Place, name: str) -> None:
+    """Until interrupted."""
+    async with paged(client, await found(client, place, name)) as addresses:
+        for pod, address in addresses.items():
+            typer.echo(f"{pod}  {address}")
+        typer.echo("for this machine, and whoever has the addresses (Ctrl-C ends it)")
+        await asyncio.Event().wait()
 
 
 async def _kept(client: KubeClient, manifest: Manifest) -> list[str]:

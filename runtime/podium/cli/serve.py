@@ -91,9 +91,11 @@ async def _serve_files(
         follower.apply()
         watch = runtime.run_beside(follower.follow(), "file watch")
         try:
-            await runtime.until_stopped()
-            typer.echo("stopping: answering what is in flight")
-            await runtime.drain()
+            async with wiring.live_page(runtime.residents) as address:
+                typer.echo(f"live page on {address} (for this machine, and whoever has the address)")
+                await runtime.until_stopped()
+                typer.echo("stopping: answering what is in flight")
+                await runtime.drain()
         finally:
             watch.cancel()
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from podium.http.live.routes import LivePage, add_live_page
 from podium.serving.assignments import AssignmentDesk
 from podium.serving.errors import AssignmentRefusedError
 from podium.telemetry.logging import get_logger
@@ -65,14 +66,19 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_ino
 
 
-def admin_app(desk: AssignmentDesk, tokens: AdminTokens, report: Callable[[], Report]) -> FastAPI:
+def admin_app(desk: AssignmentDesk, tokens: AdminTokens, report: Callable[[], Report], page: LivePage) -> FastAPI:
     """The application of the admin port. Every error is `{"error": "…"}`."""
     app = FastAPI(title="Podium admin", docs_url=None, redoc_url=None, openapi_url=None)
 
+    def refusal(request: Request) -> Response | None:
+        if tokens.admit(_authorization(request)):
+            return None
+        return _error(401, "the bearer token is not the one of this pod")
+
     @app.put(ADMIN_ASSIGNMENT_PATH)
     async def put_assignment(request: Request) -> Response:
-        if not tokens.admit(_authorization(request)):
-            return _error(401, "the bearer token is not the one of this pod")
+        if (refused := refusal(request)) is not None:
+            return refused
         body = await _body(request)
         if body is None:
             return _error(413, f"an assignment has at most {MAX_ASSIGNMENT_BYTES} bytes")
@@ -90,10 +96,9 @@ def admin_app(desk: AssignmentDesk, tokens: AdminTokens, report: Callable[[], Re
 
     @app.get(ADMIN_REPORT_PATH)
     async def get_report(request: Request) -> Response:
-        if not tokens.admit(_authorization(request)):
-            return _error(401, "the bearer token is not the one of this pod")
-        return JSONResponse(report().wire())
+        return refusal(request) or JSONResponse(report().wire())
 
+    add_live_page(app, page, refusal)
     return app
 
 

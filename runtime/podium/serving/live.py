@@ -1,9 +1,10 @@
 """One loaded revision as requests see it: its contract, its worker groups, and the requests it is answering."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
 from podium.errors import RemoteUnavailable, StreamingMismatch, WorkerDied
+from podium.graph.errors import GraphError
 from podium.graph.executor import GraphRun, execute
 from podium.graph.paces import Paces
 from podium.graph.plan import GraphPlan
@@ -45,6 +46,8 @@ class LiveRevision:
         self.body_counts = BodyCounts()
         self.step_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         """Step of a pipeline → how long it took."""
+        self.step_failures: Counter[str] = Counter()
+        """Step of a pipeline → requests that failed at it."""
         self.in_flight = 0
         self._plan = GraphPlan.of(spec.graph, spec.members) if spec.graph else None
         self._paces = Paces(self._plan) if self._plan else None
@@ -89,7 +92,11 @@ class LiveRevision:
             group = self.groups[self.spec.members[0].name]
             return await group.infer(inputs, request_id=request_id, deadline=deadline, priority=priority)
         assert self._paces is not None, "made with the plan"
-        return await execute(self._plan, inputs, _MemberCalls(self, request_id, priority), deadline, self._paces)
+        try:
+            return await execute(self._plan, inputs, _MemberCalls(self, request_id, priority), deadline, self._paces)
+        except GraphError as error:
+            self.step_failures[error.step] += 1
+            raise
 
     @property
     def streams(self) -> bool:

@@ -30,6 +30,10 @@ class Residents:
         """All of them, in the order they came."""
         return iter(tuple(self._by_key.values()))
 
+    def loaded(self) -> list[LiveRevision]:
+        """Every revision of every resource that can answer, or still does."""
+        return [hosted.live for resident in self for hosted in resident.hosted if hosted.live is not None]
+
     def apply(self, assignment: Assignment) -> Resident:
         """Takes on the assignment of one resource."""
         resource = assignment.resource

@@ -54,7 +54,7 @@ class PodCollector(Collector):
         yield GaugeMetricFamily("podium_arena_promised_bytes", "Arena that admitted requests will take", promised)
         lent = float(self._lending.held_bytes)
         yield GaugeMetricFamily("podium_arena_lent_bytes", "Arena that answers on their way are sent from", lent)
-        loaded = self._loaded()
+        loaded = self._residents.loaded()
         shown = self._shown(loaded)
         yield from _requests(shown)
         yield from stream_series(shown)
@@ -65,9 +65,6 @@ class PodCollector(Collector):
         yield self._gc_pauses()
         yield self._loop_lag()
         yield _steps(shown)
-
-    def _loaded(self) -> list[LiveRevision]:
-        return [h.live for resident in self._residents for h in resident.hosted if h.live is not None]
 
     def _shown(self, loaded: list[LiveRevision]) -> list[LiveRevision]:
         for revision in loaded:
