@@ -124,6 +124,8 @@ class HostedRevision:
             await self._cancel_load()
         else:
             self.enter(RevisionState.DRAINING)
+            for shared in self.held.values():
+                shared.leaving += 1
             idle = asyncio.Event()
             self.live.notify_idle(idle.set)
             await idle.wait()  # bounded: every request has a deadline

@@ -23,10 +23,14 @@ def load_budget(sharers: int, state: MemoryState | None = None, available: int |
 
     The container's headroom, or the machine's where that is less. `state` and `available` as of now by default.
     """
-    headroom = (state or memory_state()).headroom_bytes
+    return max(LEAST_BYTES, left_bytes(state or memory_state(), available) // max(1, sharers))
+
+
+def left_bytes(state: MemoryState, available: int | None = None) -> int:
+    """What is left to loads, of the container or of the machine where that is less: below 0 where nothing is."""
+    headroom = state.headroom_bytes
     machine = available_bytes() if available is None else available
-    left = machine if headroom is None else min(headroom, machine)
-    return max(LEAST_BYTES, (left - RESERVE_BYTES) // max(1, sharers))
+    return (machine if headroom is None else min(headroom, machine)) - RESERVE_BYTES
 
 
 def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:

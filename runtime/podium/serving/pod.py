@@ -120,7 +120,7 @@ class PodResources:
 
     def place(self, engine: EngineSpec) -> str:
         """The device of the next instance: round robin over the pod's GPUs. Raises WorkerLoadError without one."""
-        if engine.device == "Cpu" or (engine.device == "Auto" and not self.devices):
+        if engine.device == "Cpu" or (engine.device == "Auto" and self.runs_on_cpu(engine)):
             return "cpu"
         if not self.devices:
             raise WorkerLoadError(Reason.INSUFFICIENT_GPU, "engine.device is Cuda, and this pod has no GPU")
@@ -128,9 +128,13 @@ class PodResources:
         self._next_device += 1
         return device
 
+    def runs_on_cpu(self, engine: EngineSpec) -> bool:
+        """Whether its instances run without a GPU."""
+        return engine.device == "Cpu" or not self.devices
+
     def prepare(self, engine: EngineSpec) -> None:
         """Has the engine's libraries imported meanwhile, if its workers will be forked. Does not wait."""
-        if self._forks(engine, "cuda" if self.devices and engine.device != "Cpu" else "cpu"):
+        if self._forks(engine, "cpu" if self.runs_on_cpu(engine) else "cuda"):
             self.fork_servers.prepare(engine.kind)
 
     async def launch(self, engine: EngineSpec, bootstrap: Bootstrap, journal_fd: int) -> ChildProcess:

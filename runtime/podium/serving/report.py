@@ -4,7 +4,7 @@ from podium.serving.assignments import AssignmentDesk
 from podium.serving.lifecycle import HostedRevision
 from podium.serving.resident import Resident
 from podium.serving.residents import Residents
-from podium.telemetry.cgroup import memory_state
+from podium.telemetry.cgroup import MemoryState, memory_state
 from podium_crds.assignment import Counts, MemberReport, Progress, Report, RevisionReport
 
 
@@ -24,9 +24,15 @@ def build_report(residents: Residents, desk: AssignmentDesk, pod_uid: str, runti
         promoted=desk.applied.promoted if desk.applied else None,
         revisions=tuple(_revision(resident, hosted) for hosted in resident.hosted) if resident else (),
         memory_limit_bytes=memory.limit_bytes,
-        headroom_bytes=memory.headroom_bytes,
+        headroom_bytes=_headroom(memory, residents),
         last_failure=desk.last_failure,
     )
+
+
+def _headroom(memory: MemoryState, residents: Residents) -> int | None:
+    """What a new revision may take: mapped weights are in use, though the kernel could drop their pages."""
+    headroom = memory.headroom_bytes
+    return None if headroom is None else max(0, headroom - residents.groups.mapped_bytes)
 
 
 def _revision(resident: Resident, hosted: HostedRevision) -> RevisionReport:

@@ -14,8 +14,11 @@ from podium.artifacts import ArtifactError, ArtifactStore
 from podium.errors import WorkerLoadError
 from podium.serving.codec_group import CodecGroup
 from podium.serving.errors import RevisionFailedError
+from podium.serving.footprint import Footprint, does_not_fit, footprint_of
 from podium.serving.group import PodResources, WorkerGroup
+from podium.serving.memory import left_bytes
 from podium.serving.remote import Remotes
+from podium.telemetry.cgroup import memory_state
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Member, Progress
 from podium_crds.reasons import Reason
@@ -24,6 +27,8 @@ log = get_logger(__name__)
 
 WARMED_SIZES = 4
 """Sizes of batches in use that a new revision warms up on, beside 1 and the largest."""
+LOOK_EVERY_S = 0.1
+"""While a load waits for memory that others are about to give back."""
 
 
 @dataclass(eq=False)
@@ -32,8 +37,12 @@ class SharedGroup:
 
     member: Member
     holders: int = 0
+    leaving: int = 0
+    """Holders that let go of it once they have given their last answer."""
     digest: str | None = None
     """What the artifact hashed to; None until it is here."""
+    footprint: Footprint = field(default_factory=Footprint)
+    """Of its weights; nothing before it was let load."""
     path: Path | None = None
     group: WorkerGroup | None = None
     """The workers, once they are loaded."""
@@ -45,6 +54,11 @@ class SharedGroup:
     progress: Progress = field(default_factory=Progress)
     fetching: "asyncio.Task[None] | None" = None
     starting: "asyncio.Task[WorkerGroup] | None" = None
+
+    @property
+    def is_leaving(self) -> bool:
+        """No holder stays."""
+        return self.leaving >= self.holders
 
     def promote(self) -> None:
         """A revision that serves, or is to serve, uses it. Idempotent."""
@@ -108,12 +122,22 @@ class SharedGroups:
     def let_go(self, shared: SharedGroup) -> None:
         """One holder needs the group no more; the last one ends it. Does not wait."""
         shared.holders -= 1
+        shared.leaving = max(0, shared.leaving - 1)
         if shared.holders:
             return
         self._forget(shared)
         task = asyncio.create_task(self._end(shared))
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Weights that are mapped from files by what is loaded or loads: page cache, which the kernel does not count as
+        taken, and without which the models stand still."""
+        by_artifact: dict[str | None, int] = {}
+        for shared in self._groups:
+            by_artifact[shared.digest] = max(by_artifact.get(shared.digest, 0), shared.footprint.mapped_bytes)
+        return sum(by_artifact.values())
 
     def groups(self) -> Iterable[SharedGroup]:
         """All that are held, loaded or not."""
@@ -142,6 +166,7 @@ class SharedGroups:
 
     async def _start(self, shared: SharedGroup) -> WorkerGroup:
         assert shared.path is not None, "fetched before it is started"
+        await self._admit(shared, shared.path)
         shared.group = await WorkerGroup.start(
             shared.member, shared.path, pod=self._pod, is_candidate=shared.is_candidate
         )
@@ -152,6 +177,38 @@ class SharedGroups:
         if not shared.is_candidate:  # since it may have been promoted meanwhile
             shared.promote()
         return shared.group
+
+    async def _admit(self, shared: SharedGroup, path: Path) -> None:
+        """Refuses weights for which there is no room, before a byte of them is read; waits for those that are on their
+        way out. Raises WorkerLoadError."""
+        member = shared.member
+        on_cpu = self._pod.runs_on_cpu(member.engine)
+        footprint = await asyncio.to_thread(footprint_of, member, path, on_cpu=on_cpu)
+        patience = asyncio.get_running_loop().time() + member.load_timeout_seconds
+        while (refusal := self._refusal(shared, footprint)) is not None:
+            is_clearing = bool(self._stopping) or any(other.is_leaving for other in self._others(shared))
+            if not is_clearing or asyncio.get_running_loop().time() > patience:
+                raise refusal
+            await asyncio.sleep(LOOK_EVERY_S)
+        shared.footprint = footprint
+
+    def _refusal(self, shared: SharedGroup, footprint: Footprint) -> WorkerLoadError | None:
+        member, others, state = shared.member, self._others(shared), memory_state()
+        is_mapped = any(other.digest == shared.digest and other.footprint.mapped_bytes for other in others)
+        need = footprint.total(member.instances) - (footprint.mapped_bytes if is_mapped else 0)
+        loading = (other for other in others if other.group is None)
+        left = left_bytes(state) - self.mapped_bytes
+        left -= sum(other.footprint.private_bytes * other.member.instances for other in loading)
+        if not need or need <= left:
+            return None
+        overlaps = any(other.member.name == member.name and other.group is not None for other in others)
+        return WorkerLoadError(
+            Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP if overlaps else Reason.LOAD_FAILED,
+            does_not_fit(member.name, footprint, member.instances, left, state.limit_bytes),
+        )
+
+    def _others(self, shared: SharedGroup) -> list[SharedGroup]:
+        return [other for other in self._groups if other is not shared]
 
     def _forget(self, shared: SharedGroup) -> None:
         """No new holder finds a group that failed or ended; its holders still let go of it."""

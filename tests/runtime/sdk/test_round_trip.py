@@ -3,7 +3,7 @@
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.crds.builders import a_definition, a_pipeline
 
@@ -58,6 +58,7 @@ def read(graph: dict[str, Any]) -> InferencePipeline:
     return resource
 
 
+@settings(deadline=None)
 @given(graphs())
 def test_a_graph_written_as_yaml_is_the_graph_that_was_read(written: dict[str, Any]) -> None:
     first = graph_of(read(written).spec)

@@ -39,10 +39,11 @@ def until(probe: Callable[[], _T | None], what: str, within_s: float = WITHIN_S)
 class Podium:
     """A running `podium` process and the lines it has printed."""
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], prefix: Sequence[str] = ()) -> None:
+        """`prefix`: a command that runs another one."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PODIUM_")}
         self._process = subprocess.Popen(
-            [str(PODIUM), *arguments],
+            [*prefix, str(PODIUM), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -116,7 +117,7 @@ class Server(Podium):
 class RunningPod(Podium):
     """`podium serve --pod` with its mounts in a folder."""
 
-    def __init__(self, folder: Path, uid: str = "uid-1", **environment: str) -> None:
+    def __init__(self, folder: Path, uid: str = "uid-1", prefix: Sequence[str] = (), **environment: str) -> None:
         self.folder = folder
         self.uid = uid
         for name in ("mount", "keys", "state"):
@@ -134,7 +135,7 @@ class RunningPod(Podium):
             "PODIUM_ARENA_BYTES": str(8 << 20),
             "PODIUM_DRAIN_MARGIN_SECONDS": "2",
         }
-        super().__init__(["serve", "--pod"], {**settings, **environment})
+        super().__init__(["serve", "--pod"], {**settings, **environment}, prefix)
         self.port = self._fact("data_port_open", "port")
         self.admin_port = self._fact("admin_port_open", "port")
         self.url = f"http://127.0.0.1:{self.port}"
@@ -185,8 +186,8 @@ def write_mount(folder: Path, assignment: Assignment) -> None:
 
 
 @contextlib.contextmanager
-def running_pod(folder: Path, **environment: str) -> Iterator[RunningPod]:
-    pod = RunningPod(folder, **environment)
+def running_pod(folder: Path, prefix: Sequence[str] = (), **environment: str) -> Iterator[RunningPod]:
+    pod = RunningPod(folder, prefix=prefix, **environment)
     try:
         yield pod
     except BaseException:

@@ -1,0 +1,123 @@
+"""What a model's weights will take of memory, told from its files before anything is loaded.
+
+A lower bound: what a model's own code reads, and how, is known to nobody. So whatever is refused by it could not have
+been held, and what it lets pass is still held to its budget while it loads (podium.serving.memory).
+
+| engine | counted |
+|---|---|
+| Torch, built from `model.safetensors` | mapped once for all instances; where `dtype` changes it, a copy in each |
+| Torch, an exported file; Onnx | the file, in each instance |
+| VLLM on the CPU | every `.safetensors` file at 16 bits, in each instance |
+| Python, Handler | every `.safetensors` file, mapped once |
+
+On a GPU nothing is counted.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from podium_crds.assignment import EngineKind, Member
+
+MIB = 1 << 20
+WEIGHTS = "model.safetensors"
+MAX_HEADER_BYTES = 64 * MIB
+ITEM_BYTES: Mapping[str, int] = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+FLOATS: Mapping[str, str] = {"FP16": "F16", "BF16": "BF16", "FP32": "F32"}
+"""The API's names of what Torch can be asked for → the file format's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes of weights."""
+
+    mapped_bytes: int = 0
+    """Of files, shared by all instances through the page cache."""
+    private_bytes: int = 0
+    """Of each instance's own memory."""
+
+    def total(self, instances: int) -> int:
+        """Of all instances together."""
+        return self.mapped_bytes + self.private_bytes * instances
+
+
+def footprint_of(member: Member, artifact_dir: Path, *, on_cpu: bool) -> Footprint:
+    """Of one member. Blocking: reads file sizes and headers. Files that cannot be read count nothing: the load says
+    more of them."""
+    if not on_cpu:
+        return Footprint()
+    engine = member.engine
+    match engine.kind:
+        case EngineKind.TORCH if engine.file is None:
+            return _of_mapped(artifact_dir / WEIGHTS, FLOATS.get(engine.dtype or ""))
+        case EngineKind.TORCH | EngineKind.ONNX:
+            return Footprint(private_bytes=_size(artifact_dir / (engine.file or "")))
+        case EngineKind.VLLM:
+            return Footprint(private_bytes=sum(_at_16_bits(file) for file in _weights(artifact_dir)))
+        case EngineKind.PYTHON | EngineKind.HANDLER:
+            return Footprint(mapped_bytes=sum(_size(file) for file in _weights(artifact_dir)))
+
+
+def does_not_fit(name: str, footprint: Footprint, instances: int, left_bytes: int, limit_bytes: int | None) -> str:
+    """Why a load is refused, and what to change."""
+    parts = []
+    if footprint.private_bytes:
+        parts.append(f"{instances} x {_mib(footprint.private_bytes)} in its instances")
+    if footprint.mapped_bytes:
+        parts.append(f"{_mib(footprint.mapped_bytes)} mapped for all of them")
+    has = "the machine has" if limit_bytes is None else f"the container of {_mib(limit_bytes)} has"
+    fewer = ", or lower instances" if instances > 1 and footprint.private_bytes else ""
+    return (
+        f"{name} does not fit: its weights take {_mib(footprint.total(instances))} ({', '.join(parts)}), and {has} "
+        f"{_mib(max(0, left_bytes))} left beside the arena and what is loaded; raise resources.limits.memory{fewer}"
+    )
+
+
+def _of_mapped(weights: Path, wanted: str | None) -> Footprint:
+    tensors = _tensors(weights)
+    floats = {kind for kind, _ in tensors if kind.startswith(("F", "BF"))}
+    if wanted is None or floats <= {wanted}:
+        return Footprint(mapped_bytes=_size(weights))
+    converted = sum(count for kind, count in tensors if kind in floats) * ITEM_BYTES[wanted]
+    return Footprint(
+        mapped_bytes=sum(count * ITEM_BYTES.get(kind, 0) for kind, count in tensors if kind not in floats),
+        private_bytes=converted,
+    )
+
+
+def _at_16_bits(weights: Path) -> int:
+    """vLLM reads what is stored wider as 16 bits, unless it is told otherwise."""
+    return sum(count * min(ITEM_BYTES.get(kind, 0), 2) for kind, count in _tensors(weights))
+
+
+def _tensors(weights: Path) -> list[tuple[str, int]]:
+    """(type, elements) of each tensor of a safetensors file: 8 bytes of length, a JSON header, the data."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError), weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length <= MAX_HEADER_BYTES:
+            header: Mapping[str, Any] = json.loads(file.read(length))
+            return [
+                (str(entry["dtype"]), prod(entry["shape"])) for name, entry in header.items() if name != "__metadata__"
+            ]
+    return []
+
+
+def _weights(folder: Path) -> Iterator[Path]:
+    return folder.rglob("*.safetensors")
+
+
+def _size(file: Path) -> int:
+    with suppress(OSError):
+        return file.stat().st_size
+    return 0
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f} MiB"

@@ -1,0 +1,163 @@
+"""A model whose weights cannot fit is refused before it is loaded, with the numbers and the way out."""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.runtime.serving.builders import SLOW_CODE, a_member, a_revision, an_assignment
+from tests.runtime.serving.processes import running_pod, until
+
+from podium.serving.footprint import Footprint, footprint_of
+from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Report, Revision
+from podium_crds.reasons import Reason
+
+MIB = 1 << 20
+LIMIT_BYTES = 640 * MIB
+
+
+def safetensors(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> Path:
+    """A file with that header, and holes for data: it takes no room on the disk."""
+    header, position = {}, 0
+    for name, (dtype, shape, nbytes) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + nbytes]}
+        position += nbytes
+    head = json.dumps({"__metadata__": {"made": "here"}, **header}).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as out:
+        out.write(len(head).to_bytes(8, "little") + head)
+        out.truncate(8 + len(head) + position)
+    return file
+
+
+def weights(folder: Path, mib: int) -> Path:
+    """An artifact of the builders' model beside that many MiB of weights."""
+    folder.mkdir()
+    (folder / "scale.py").write_text(SLOW_CODE)
+    safetensors(folder / "model.safetensors", {"w": ("F32", (mib, 1 << 18), mib * MIB)})
+    return folder
+
+
+def of(folder: Path, kind: EngineKind, **engine: object) -> Footprint:
+    member = a_member(2, engine=EngineSpec(kind=kind, **engine))  # type: ignore[arg-type]
+    return footprint_of(member, folder, on_cpu=True)
+
+
+def test_weights_that_torch_maps_count_once_and_converted_ones_in_each_instance(tmp_path: Path) -> None:
+    file = safetensors(
+        tmp_path / "model.safetensors", {"w": ("F32", (1000, 256), 1_024_000), "ids": ("I64", (1000,), 8000)}
+    )
+    entrypoint = {"entrypoint": "m:build"}
+    assert of(tmp_path, EngineKind.TORCH, **entrypoint) == Footprint(mapped_bytes=file.stat().st_size)
+    assert of(tmp_path, EngineKind.TORCH, dtype="FP32", **entrypoint) == Footprint(file.stat().st_size)
+    assert of(tmp_path, EngineKind.TORCH, dtype="FP16", **entrypoint) == Footprint(8000, 512_000)
+    assert Footprint(8000, 512_000).total(3) == 8000 + 3 * 512_000
+
+
+def test_files_that_are_read_count_in_each_instance(tmp_path: Path) -> None:
+    (tmp_path / "graph.onnx").write_bytes(bytes(5000))
+    assert of(tmp_path, EngineKind.ONNX, file="graph.onnx") == Footprint(private_bytes=5000)
+    assert of(tmp_path, EngineKind.TORCH, file="graph.onnx", format="TorchScript") == Footprint(private_bytes=5000)
+
+
+def test_language_models_count_at_16_bits_in_each_instance(tmp_path: Path) -> None:
+    safetensors(tmp_path / "model-1-of-2.safetensors", {"a": ("F32", (500,), 2000)})
+    safetensors(tmp_path / "model-2-of-2.safetensors", {"b": ("BF16", (500,), 1000), "c": ("I8", (10,), 10)})
+    assert of(tmp_path, EngineKind.VLLM) == Footprint(private_bytes=2010)
+
+
+def test_on_a_gpu_and_of_what_cannot_be_read_nothing_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    assert of(tmp_path, EngineKind.VLLM) == Footprint()
+    assert of(tmp_path, EngineKind.ONNX, file="missing.onnx") == Footprint()
+    safetensors(tmp_path / "model.safetensors", {"a": ("F32", (500,), 2000)})
+    assert footprint_of(a_member(2), tmp_path, on_cpu=False) == Footprint()
+
+
+@contextlib.contextmanager
+def cgroup(limit_bytes: int) -> Iterator[tuple[str, ...]]:
+    """A command that runs another one in a memory cgroup of its own; the test is skipped where none can be made."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    path = next((line.split(":", 2)[2] for line in lines if ":memory:" in line), "/")
+    v1, v2 = Path("/sys/fs/cgroup/memory") / path.lstrip("/"), Path("/sys/fs/cgroup")
+    parent, setting = (v1, "memory.limit_in_bytes") if v1.exists() else (v2, "memory.max")
+    folder = parent / f"podium-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / setting).write_text(str(limit_bytes))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    try:
+        yield "sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(folder)
+    finally:
+        until(lambda: not (folder / "cgroup.procs").read_text(), "the cgroup is empty")
+        folder.rmdir()
+
+
+def a_heavy(factor: float, folder: Path, instances: int = 1) -> Revision:
+    revision = a_revision(factor)
+    artifact = Artifact(uri=f"file://{folder}")
+    member = revision.members[0].model_copy(update={"artifact": artifact, "instances": instances})
+    return revision.model_copy(update={"members": (member,)})
+
+
+def failed(report: Report, revision: str) -> bool:
+    found = report.revision(revision)
+    return found is not None and found.last_failure is not None
+
+
+async def test_a_first_load_that_cannot_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    with cgroup(LIMIT_BYTES) as prefix, running_pod(tmp_path, prefix) as pod:
+        pod.push(an_assignment(1, a_heavy(2, weights(tmp_path / "a", 700))))
+        report = await asyncio.to_thread(pod.reports, lambda r: failed(r, "scale-2"))
+        assert report.memory_limit_bytes == LIMIT_BYTES
+        failure = report.revision("scale-2").last_failure  # type: ignore[union-attr]
+        assert failure is not None
+        assert failure.reason is Reason.LOAD_FAILED
+        assert "scale does not fit: its weights take 700 MiB (700 MiB mapped for all of them)" in failure.message
+        assert "the container of 640 MiB has" in failure.message
+        assert "raise resources.limits.memory" in failure.message
+        assert not report.revision("scale-2").members  # type: ignore[union-attr]
+
+
+async def test_a_candidate_that_cannot_fit_beside_what_serves_is_refused_and_what_serves_stays(tmp_path: Path) -> None:
+    with cgroup(LIMIT_BYTES) as prefix, running_pod(tmp_path, prefix) as pod:
+        first, second = a_heavy(2, weights(tmp_path / "a", 250)), a_heavy(3, weights(tmp_path / "b", 251))
+        pod.push(an_assignment(1, first))
+        before = await asyncio.to_thread(pod.serves, "scale-2")
+        assert before.headroom_bytes is not None
+        assert before.headroom_bytes < LIMIT_BYTES - 250 * MIB, "mapped weights are no headroom"
+        pod.push(an_assignment(2, first, second))
+        report = await asyncio.to_thread(pod.reports, lambda r: failed(r, "scale-3"))
+        failure = report.revision("scale-3").last_failure  # type: ignore[union-attr]
+        assert failure is not None
+        assert failure.reason is Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP
+        assert report.revision("scale-2").members[0].pids == before.revision("scale-2").members[0].pids  # type: ignore[union-attr]
+
+
+async def test_a_load_waits_for_the_memory_of_what_is_on_its_way_out(tmp_path: Path) -> None:
+    first, second, third = (a_heavy(n, weights(tmp_path / f"{n}", 200 + n)) for n in (2, 3, 4))
+    with cgroup(LIMIT_BYTES) as prefix, running_pod(tmp_path, prefix) as pod:
+        pod.push(an_assignment(1, first))
+        await asyncio.to_thread(pod.serves, "scale-2")
+        pod.push(an_assignment(2, second, first))
+        await asyncio.to_thread(pod.serves, "scale-3")
+        async with httpx.AsyncClient(base_url=pod.url, timeout=30) as client:
+            body = {"inputs": {"x": [60.0]}}  # six seconds
+            long = asyncio.create_task(client.post("/v1/models/scale/versions/2:predict", json=body))
+            await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-2").in_flight)
+            pod.push(an_assignment(3, second, third))
+            report = await asyncio.to_thread(pod.reports, lambda r: is_ready(r, "scale-4") or failed(r, "scale-4"))
+            assert report.revision("scale-4").last_failure is None  # type: ignore[union-attr]
+            assert (await long).status_code == 200
+
+
+def is_ready(report: Report, revision: str) -> bool:
+    found = report.revision(revision)
+    return found is not None and found.state == "Ready"
