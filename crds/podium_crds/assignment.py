@@ -13,6 +13,7 @@ from pydantic import Field
 from podium_crds.base import Digest, Lenient
 from podium_crds.batching import PaddingSpec, RaggedSpec
 from podium_crds.reasons import Reason
+from podium_crds.shadow import Shadow, ShadowReport
 from podium_crds.tensors import TensorSpec
 
 SCHEMA_VERSION = 1
@@ -70,6 +71,10 @@ class EngineKind(StrEnum):
     PYTHON = "Python"
     HANDLER = "Handler"
     VLLM = "VLLM"
+
+
+PURE_FORWARDS = frozenset({EngineKind.TORCH, EngineKind.ONNX})
+"""Engines whose forward has no effect but its answer: it may be run again without being asked for."""
 
 
 class EngineSpec(Lenient):
@@ -257,6 +262,8 @@ class Assignment(Lenient):
     """Weights sum to 100, or nothing is routed. A revision takes traffic only once it is Ready."""
     promoted: str | None = None
     """The revision a restarted container comes up at."""
+    shadow: Shadow | None = None
+    """Copies of requests for a candidate. Comes by push alone, as candidates do."""
     drain: DrainPolicy = DrainPolicy()
 
     def revision(self, name: str) -> Revision | None:
@@ -341,6 +348,8 @@ class RevisionReport(Lenient):
     shared_counts: Counts = Counts()
     """Since traffic was last divided otherwise in this pod, latencies at COMPARISON_BOUNDS_S: what revisions are
     compared by."""
+    shadow: ShadowReport | None = None
+    """What its copies of requests showed. None: a release that makes no copies."""
     members: tuple[MemberReport, ...] = ()
     last_failure: Failure | None = None
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from podium_crds.assignment import EngineKind
+from podium_crds.assignment import PURE_FORWARDS, EngineKind
 from podium_crds.base import (
     Decimal,
     Digest,
@@ -206,10 +206,25 @@ class ModelDefinition(Ruled):
         return chosen
 
 
+def _may_be_shadowed(spec: "InferenceModelSpec") -> bool:
+    analysis = spec.rollout.analysis
+    parity = analysis.parity if analysis is not None else None
+    return parity is None or parity.allow_side_effects or spec.idempotent or spec.engine in PURE_FORWARDS
+
+
 class InferenceModelSpec(ModelDefinition, ServingSpec):
     """What to serve and how."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.rollout) || !has(self.rollout.analysis) || !has(self.rollout.analysis.parity) || "
+            "(has(self.idempotent) && self.idempotent) || self.engine in ['Torch', 'Onnx'] || "
+            "(has(self.rollout.analysis.parity.allowSideEffects) && self.rollout.analysis.parity.allowSideEffects)",
+            message="rollout.analysis.parity runs requests twice, and the model may do more than answer: set "
+            "idempotent: true if it does not, or rollout.analysis.parity.allowSideEffects: true if that may happen "
+            "twice",
+            holds=_may_be_shadowed,
+        ),
         Rule(
             cel="self.engine != 'VLLM' || !has(self.exposure) || !has(self.exposure.grpc) || !self.exposure.grpc",
             message="engine: VLLM takes no named tensors, which are what gRPC carries: remove exposure.grpc, and ask "

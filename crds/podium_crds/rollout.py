@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from podium_crds.base import PositiveSeconds, Rule, Ruled, Seconds, Strict
+from podium_crds.parity import Parity
 
 
 class RolloutStrategy(StrEnum):
@@ -21,8 +22,9 @@ class RolloutStrategy(StrEnum):
 class RolloutStep(Strict):
     """A share of traffic that the new revision holds before it gets more."""
 
-    weight: Annotated[int, Field(ge=1, le=99)]
-    """Percent of requests that the new revision answers. 100 follows the last step by itself."""
+    weight: Annotated[int, Field(ge=0, le=99)]
+    """Percent of requests that the new revision answers. 100 follows the last step by itself; 0, as the first step,
+    gives it copies alone (analysis.parity)."""
     pause_seconds: Annotated[int, Field(ge=0, le=604_800)] | None = None
     """How long this share is held before the next step. Absent: until it is promoted (`podium promote`)."""
 
@@ -36,13 +38,17 @@ class Analysis(Ruled):
     """Largest p99 latency in percent of that of the revision it replaces, in the same pods at the same time."""
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Requests that each revision must have answered in a step before it is judged. With fewer the step is held."""
+    parity: Parity | None = None
+    """How alike the answers of both revisions must be. Absent: they are not compared."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="has(self.maxErrorPercent) || has(self.maxP99LatencyPercent)",
-            message="the analysis checks nothing: set maxErrorPercent, maxP99LatencyPercent or both, or leave it out",
+            cel="has(self.maxErrorPercent) || has(self.maxP99LatencyPercent) || has(self.parity)",
+            message="the analysis checks nothing: set maxErrorPercent, maxP99LatencyPercent or parity, or leave it out",
             holds=lambda analysis: (
-                analysis.max_error_percent is not None or analysis.max_p99_latency_percent is not None
+                analysis.max_error_percent is not None
+                or analysis.max_p99_latency_percent is not None
+                or analysis.parity is not None
             ),
         ),
     )
@@ -110,5 +116,15 @@ class RolloutSpec(Ruled):
             cel="!has(self.analysis) || (has(self.steps) && self.steps.size() > 0)",
             message="analysis judges steps, and there are none: add steps, such as [{weight: 10, pauseSeconds: 60}]",
             holds=lambda rollout: rollout.analysis is None or bool(rollout.steps),
+        ),
+        Rule(
+            cel="!has(self.steps) || self.steps.all(s, s.weight > 0) || (has(self.analysis) && "
+            "has(self.analysis.parity))",
+            message="a step of weight 0 gives the new revision no requests: set analysis.parity so that it gets copies "
+            "of them, such as {shadowPercent: 10}, or a weight of 1 at least",
+            holds=lambda rollout: (
+                all(step.weight for step in rollout.steps)
+                or (rollout.analysis is not None and rollout.analysis.parity is not None)
+            ),
         ),
     )

@@ -76,6 +76,21 @@ class RolloutPlan(Lenient):
     """How long no capacity is expected; 0: never."""
 
 
+class ShadowStatus(Lenient):
+    """What copies of requests showed in this step, in round numbers."""
+
+    compared: Int64 = 0
+    """Answers that were compared."""
+    mismatched: Int64 = 0
+    """Of these, answers beyond the tolerance."""
+    failed: Int64 = 0
+    """Copies that the new revision could not answer."""
+    dropped: Int64 = 0
+    """Copies for which there was no room or no time, and streams: they say nothing."""
+    worst: Annotated[str, Field(max_length=256)] = ""
+    """The largest difference."""
+
+
 class CanaryStatus(Lenient):
     """The step at which the current rollout stands."""
 
@@ -87,6 +102,8 @@ class CanaryStatus(Lenient):
     """When the step was begun."""
     analysis: Text = ""
     """What the analysis of this step says so far."""
+    shadow: ShadowStatus | None = None
+    """How the answers of the new revision compare, where rollout.analysis.parity asks for it."""
 
 
 class RevisionStatus(Lenient):

@@ -78,7 +78,19 @@ def _serving() -> JsonObject:
             "drainTimeoutSeconds": 9,
             "paused": True,
             "steps": [{"weight": 10, "pauseSeconds": 60}, {"weight": 50}],
-            "analysis": {"maxErrorPercent": 1, "maxP99LatencyPercent": 150, "minRequests": 50},
+            "analysis": {
+                "maxErrorPercent": 1,
+                "maxP99LatencyPercent": 150,
+                "minRequests": 50,
+                "parity": {
+                    "shadowPercent": 5,
+                    "tolerance": "0.01",
+                    "outputs": [{"name": "y", "absolute": "0.1", "relative": "0.2"}],
+                    "maxMismatchPercent": 1,
+                    "minCompared": 20,
+                    "allowSideEffects": True,
+                },
+            },
         },
     }
 

@@ -23,6 +23,13 @@ def _step(name: str, source: str = "request.x", model: str = "m") -> JsonObject:
     return {"name": name, "model": model, "inputs": [{"name": "x", "from": source}]}
 
 
+_SHADOWED: JsonObject = {"steps": [{"weight": 50}], "analysis": {"parity": {"shadowPercent": 10}}}
+
+
+def _tolerated(**parity: object) -> JsonObject:
+    return {"steps": [{"weight": 50}], "analysis": {"parity": {"shadowPercent": 10, **parity}}}
+
+
 def _graph(steps: list[JsonObject], output: str = "one.y") -> JsonObject:
     return a_pipeline(
         models=[{"name": "m", "inline": a_definition()}], steps=steps, outputs=[{"name": "y", "from": output}]
@@ -243,7 +250,7 @@ REFUSED = (
     Refused(
         "an analysis of nothing",
         a_model(rollout={"steps": [{"weight": 50}], "analysis": {"minRequests": 10}}),
-        "set maxErrorPercent, maxP99LatencyPercent or both",
+        "set maxErrorPercent, maxP99LatencyPercent or parity",
         a_model(rollout={"steps": [{"weight": 50}], "analysis": {"minRequests": 10, "maxErrorPercent": 1}}),
     ),
     Refused(
@@ -251,6 +258,27 @@ REFUSED = (
         a_model(rollout={"analysis": {"maxErrorPercent": 1}}),
         "analysis judges steps, and there are none",
         a_model(rollout={"steps": [{"weight": 5}], "analysis": {"maxErrorPercent": 1}}),
+    ),
+    Refused(
+        "a step of weight 0 without copies",
+        a_model(rollout={"steps": [{"weight": 0}, {"weight": 50}], "analysis": {"maxErrorPercent": 1}}),
+        "set analysis.parity so that it gets copies",
+        a_model(
+            idempotent=True,
+            rollout={"steps": [{"weight": 0}, {"weight": 50}], "analysis": {"parity": {"shadowPercent": 10}}},
+        ),
+    ),
+    Refused(
+        "copies for a model that may have effects",
+        a_model(rollout=_SHADOWED),
+        "rollout.analysis.parity runs requests twice",
+        a_model(rollout={**_SHADOWED, "analysis": {"parity": {"shadowPercent": 10, "allowSideEffects": True}}}),
+    ),
+    Refused(
+        "a tolerance that is no decimal",
+        a_model(idempotent=True, rollout=_tolerated(tolerance="-1")),
+        "expected a decimal in quotes",
+        a_model(idempotent=True, rollout=_tolerated(tolerance="0.5", outputs=[{"name": "y", "relative": "0.1"}])),
     ),
     Refused(
         "a label that the operator sets",

@@ -130,3 +130,46 @@ async def test_abort_and_rollback_by_annotation_and_going_on_when_it_is_taken_aw
         await world.until("Ready", "True")
         assert (await world.ask())[0] == 3.0
     assert asking.failures == []
+
+
+SHADOWED = {
+    "steps": [{"weight": 0, "pauseSeconds": 1}],
+    "analysis": {"parity": {"shadowPercent": 50, "minCompared": 10}},
+}
+
+
+async def test_a_version_that_answers_otherwise_is_given_up_by_copies_alone(
+    world: World, operator: OperatorProcess
+) -> None:
+    await world.apply(scale(world.namespace, 2, replicas=2, rollout=SHADOWED, idempotent=True))
+    await world.until("Ready", "True")
+    async with Asking(world) as asking:
+        await world.apply(scale(world.namespace, 3, replicas=2, rollout=SHADOWED, idempotent=True))
+        message = await world.until("Progressing", "False", "AnalysisFailed")
+        assert "output 'y' is off by 1 where 0.003 is allowed" in message
+        await world.until("UpToDate", "False", "RolledBack")
+    assert asking.failures == []
+    assert set(asking.answers) == {2.0}
+    await world.until("Available", "True")
+
+
+async def test_a_version_that_answers_alike_says_so_and_takes_over(world: World, operator: OperatorProcess) -> None:
+    rollout = {**SHADOWED, "steps": [{"weight": 0}]}
+    await world.apply(scale(world.namespace, 2, rollout=rollout, idempotent=True))
+    await world.until("Ready", "True")
+    alike = scale(world.namespace, 2, rollout=rollout, idempotent=True)
+    alike["spec"]["version"] = "two-again"
+    alike["spec"]["python"]["parameters"]["note"] = "loads anew"
+    async with Asking(world) as asking:
+        await world.apply(alike)
+
+        async def compared() -> str:
+            found = (await world.model())["status"].get("canary") or {}
+            assert found.get("shadow", {}).get("compared", 0) >= 10, found
+            assert found["shadow"]["mismatched"] == 0, found
+            return str(found["analysis"])
+
+        assert "answers as what serves" in (await eventually(compared, within_s=60) or "")
+        await annotate(world, promote=(await world.model())["status"]["updateRevision"])
+        await world.until("Ready", "True")
+    assert asking.failures == []

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 PLANNER, CANARY = "tests/operator/rollout/test_planner.py", "tests/operator/rollout/test_canary.py"
+PARITY = "tests/operator/rollout/test_parity.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +192,68 @@ MUTANTS = (
         "    if withdraws(home, demand):\n",
         "    if False:\n",
         f"{CANARY}::test_surge_pods_that_no_node_takes_are_taken_back_and_tried_again_when_room_appears",
+    ),
+    Mutant(
+        "at weight 0 only copies can tell",
+        "canary",
+        "    if desired.canary is None or desired.canary.weight:\n",
+        "    if True:\n",
+        f"{PARITY}::test_a_step_of_weight_0_is_judged_by_copies_alone",
+    ),
+    Mutant(
+        "answers that differ give the revision up",
+        "parity",
+        "    if percent > parity.max_mismatch_percent:\n",
+        "    if False:\n",
+        f"{PARITY}::test_a_revision_that_answers_otherwise_is_given_up_before_it_answers_anybody",
+    ),
+    Mutant(
+        "copies without an answer count as differences",
+        "parity",
+        "found.compared + found.failed, found.mismatched + found.failed",
+        "found.compared + found.failed, found.mismatched",
+        f"{PARITY}::test_copies_that_the_new_revision_cannot_answer_count_against_it",
+    ),
+    Mutant(
+        "too few copies hold a step",
+        "parity",
+        "    if judged < parity.min_compared:\n",
+        "    if judged == 0:\n        return Analysed(Finding.PASSING, '')\n    if False:\n",
+        f"{PARITY}::test_too_few_copies_hold_the_step_however_long_and_say_so",
+    ),
+    Mutant(
+        "a model that may have effects gets no copies without leave",
+        "parity",
+        "    if parity is None or barred(parity, desired.target.record):\n",
+        "    if parity is None:\n",
+        f"{PARITY}::test_without_leave_nothing_is_copied_to_a_model_that_may_have_effects",
+    ),
+    Mutant(
+        "a pod that makes other copies than asked for is told again",
+        "canary",
+        "    return held.shadow is None or held.shadow.policy == parity.policy(desired)\n",
+        "    return True\n",
+        f"{PARITY}::test_another_tolerance_reaches_the_pods_in_the_middle_of_a_step",
+    ),
+    Mutant(
+        "a release that makes no copies is not told in vain",
+        "canary",
+        "    return held.shadow is None or held.shadow.policy == parity.policy(desired)\n",
+        "    return held.shadow is not None and held.shadow.policy == parity.policy(desired)\n",
+        f"{PARITY}::test_a_release_that_makes_no_copies_is_pushed_nothing_in_vain_and_holds_the_step",
+    ),
+    Mutant(
+        "a surge passes over weight 0",
+        "canary",
+        "    if not in_place and steps[0].weight == 0:\n",
+        "    if False:\n",
+        f"{PARITY}::test_a_surge_passes_over_weight_0_and_holds_what_cannot_be_compared",
+    ),
+    Mutant(
+        "a surge holds what cannot be compared",
+        "parity",
+        "        if serving is not None and serving.record.hashes.load == new.record.hashes.load:\n",
+        "        if True:\n",
+        f"{PARITY}::test_a_surge_passes_over_weight_0_and_holds_what_cannot_be_compared",
     ),
 )

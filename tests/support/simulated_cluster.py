@@ -23,6 +23,7 @@ from podium_crds.assignment import (
 )
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
+from podium_crds.shadow import Shadow, ShadowReport
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
@@ -94,6 +95,9 @@ class SimPod:
     """What it counted since its shares changed."""
     reachable: bool = True
     restarts: int = 0
+    shadow: ShadowReport = field(default_factory=ShadowReport)
+    makes_copies: bool = True
+    """False: a release of the runtime that knows nothing of copies."""
 
     @property
     def active(self) -> str | None:
@@ -131,6 +135,8 @@ class SimulatedCluster:
         self.gpus = gpus
         """GPUs of the only node; None: no GPU anywhere and room for everything."""
         self.fails: set[str] = set()
+        self.differs: set[str] = set()
+        """Revisions that answer otherwise than the one before."""
         self.cordoned = False
         self.crowded = False
         """Whether no node takes another pod, whatever it asks for."""
@@ -241,6 +247,7 @@ class SimulatedCluster:
     def _write(self, action: WriteAssignment) -> None:
         for revision in action.assignment.revisions:
             assert revision.name in self.revisions, "only what is recorded is assigned"
+        assert action.assignment.shadow is None, "copies are asked of pods that run, never of those that start"
         pool = self.pools.get(action.ordinal)
         if pool is None:
             pool = self.pools[action.ordinal] = SimPool(action.ordinal, action.pool)
@@ -358,6 +365,8 @@ class SimulatedCluster:
         shares = {name: round(100 * weight / total) for name, weight in able.items()} or pod.shares
         if shares != pod.shares:
             pod.shares, pod.answered = shares, {}
+            pod.shadow = ShadowReport(policy=pod.shadow.policy)
+        self._shadow(pod, pod.applied.shadow)
         for name, held in pod.held.items():
             if held.state in LOADED:
                 held.state = RevisionState.ACTIVE if name in shares else RevisionState.READY
@@ -368,6 +377,12 @@ class SimulatedCluster:
         assert len(pod.held) <= 2 or pod.active is None, f"{pod.name} holds {sorted(pod.held)}"
         if pod.active is not None and pod.ready_since is None:
             pod.ready_since = self.now
+
+    def _shadow(self, pod: SimPod, policy: Shadow | None) -> None:
+        candidate = pod.held.get(policy.revision) if policy is not None else None
+        wanted = policy if candidate is not None and candidate.state in LOADED else None
+        if wanted != pod.shadow.policy:
+            pod.shadow = ShadowReport(policy=wanted)
 
     def _reconcile_deployments(self) -> None:
         for pool in self.pools.values():
@@ -393,7 +408,7 @@ class SimulatedCluster:
     def restart(self, pod: SimPod) -> None:
         """Its container ends and starts again: memory is gone, the durable assignment and the mount are there."""
         pod.held.clear()
-        pod.shares, pod.answered = {}, {}
+        pod.shares, pod.answered, pod.shadow = {}, {}, ShadowReport()
         pod.ready_since, pod.running_since = None, None
         pod.restarts += 1
         pod.created = self.now
@@ -404,8 +419,10 @@ class SimulatedCluster:
             del self.pods[pod.name]
 
     def answer(self, requests: int, *, failing: str | None = None, slow: str | None = None) -> None:
-        """Every pod answers so many requests by its shares, each in 10 ms; those of `slow` take 100 ms."""
+        """Every pod answers so many requests by its shares, each in 10 ms; those of `slow` take 100 ms. Copies of what
+        others answer go to the candidate as its policy says; those of `failing` have no answer."""
         for pod in self.pods.values():
+            self._copy(pod, requests, failing)
             for name, share in pod.shares.items():
                 answers = round(requests * share / 100)
                 seconds = 0.1 if name == slow else 0.01
@@ -417,6 +434,21 @@ class SimulatedCluster:
                     failed=before.failed + (answers if name == failing else 0),
                     latency_buckets=tuple(a + b for a, b in zip(known, buckets, strict=True)),
                 )
+
+    def _copy(self, pod: SimPod, requests: int, failing: str | None) -> None:
+        policy = pod.shadow.policy
+        if policy is None:
+            return
+        copies = requests * (100 - pod.shares.get(policy.revision, 0)) * policy.percent // 10_000
+        fails, differs = policy.revision == failing, policy.revision in self.differs
+        before = pod.shadow
+        pod.shadow = ShadowReport(
+            policy=policy,
+            compared=before.compared + (0 if fails else copies),
+            mismatched=before.mismatched + (copies if differs and not fails else 0),
+            failed=before.failed + (copies if fails else 0),
+            worst="output 'y' is off by 1 where 0.001 is allowed" if differs else "",
+        )
 
     # Truths for assertions
 
@@ -452,6 +484,7 @@ def _report(pod: SimPod) -> Report:
             since=rfc3339(held.loaded_at),
             weight=pod.shares.get(name, 0),
             shared_counts=pod.answered.get(name, Counts()),
+            shadow=_shadow_report(pod, name),
             members=(MemberReport(name="minilm", load_hash="x", digest=_digest(name)),) if held.state in LOADED else (),
             last_failure=held.failure,
         )
@@ -468,6 +501,13 @@ def _report(pod: SimPod) -> Report:
         ready=pod.ready,
         revisions=rows,
     )
+
+
+def _shadow_report(pod: SimPod, revision: str) -> ShadowReport | None:
+    if not pod.makes_copies:
+        return None
+    is_candidate = pod.shadow.policy is not None and pod.shadow.policy.revision == revision
+    return pod.shadow if is_candidate else ShadowReport()
 
 
 def _digest(name: str) -> str:

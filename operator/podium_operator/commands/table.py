@@ -9,7 +9,7 @@ from rich.text import Text
 
 from podium_crds.meta import ConditionStatus
 from podium_crds.reasons import ConditionType
-from podium_crds.status import LoadProgress, RevisionStatus
+from podium_crds.status import LoadProgress, RevisionStatus, ShadowStatus
 from podium_operator.reconcile.reporting import read_status
 from podium_operator.times import parse_time
 
@@ -39,6 +39,8 @@ def described(manifest: Manifest, now: datetime) -> Group:
     if status.canary is not None:
         told = f"step {status.canary.step}, {status.canary.weight} % since {_age(status.canary.start_time, now)}"
         parts.append(Text(f"  {'Step':<12}{told}{'; ' if status.canary.analysis else ''}{status.canary.analysis}"))
+        if status.canary.shadow is not None:
+            parts.append(Text(f"  {'Copies':<12}{_copies(status.canary.shadow)}"))
     parts.append(revisions(status.revisions, now))
     return Group(*parts)
 
@@ -60,6 +62,11 @@ def revisions(rows: tuple[RevisionStatus, ...], now: datetime) -> Table:
             Text(note, overflow="ellipsis"),
         )
     return table
+
+
+def _copies(shadow: ShadowStatus) -> str:
+    told = f"{shadow.compared} compared, {shadow.mismatched} differ, {shadow.failed} failed, {shadow.dropped} dropped"
+    return f"{told}; {shadow.worst}" if shadow.worst else told
 
 
 def _loaded(progress: LoadProgress | None) -> str:

@@ -34,7 +34,7 @@ class Analysed:
 
 def analysed(analysis: Analysis | None, pods: Iterable[ObservedPod], new: str, old: str) -> Analysed:
     """How `new` compares with `old` over these pods."""
-    if analysis is None:
+    if analysis is None or (analysis.max_error_percent is None and analysis.max_p99_latency_percent is None):
         return Analysed(Finding.PASSING, "")
     reports = list(pods)
     candidate, serving = _total(reports, new), _total(reports, old)
@@ -60,6 +60,16 @@ def analysed(analysis: Analysis | None, pods: Iterable[ObservedPod], new: str, o
                 f"at most {analysis.max_p99_latency_percent} % of it is allowed",
             )
     return Analysed(Finding.PASSING, f"{new} is within the limits")
+
+
+def together(said: Iterable[Analysed]) -> Analysed:
+    """One finding of several: what failed before what is not known, and that before what is well."""
+    found = list(said)
+    for finding in (Finding.FAILED, Finding.INCONCLUSIVE):
+        for each in found:
+            if each.finding is finding:
+                return each
+    return Analysed(Finding.PASSING, "; ".join(each.message for each in found if each.message))
 
 
 def quantile(counts: Counts, share: float) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from podium_crds.assignment import Assignment, Generation, Report, RevisionState, TrafficTarget
 from podium_crds.compile import compile_assignment, drain_policy
+from podium_crds.shadow import Shadow
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool, highest_generation
 
 
@@ -17,15 +18,16 @@ class Sources:
     generation: Generation
 
 
-def divided(assignment: Assignment, candidate: str, weight: int) -> Assignment:
-    """The same, with that percentage of the requests for the candidate. Only ever pushed, never written."""
+def divided(assignment: Assignment, candidate: str, weight: int, shadow: Shadow | None) -> Assignment:
+    """The same, with that percentage of the requests for the candidate, and copies of others as `shadow` says. Only
+    ever pushed, never written."""
     promoted = assignment.promoted
     assert promoted is not None, "a candidate stands beside what is promoted"
     traffic = (
         TrafficTarget(revision=promoted, weight=100 - weight),
         TrafficTarget(revision=candidate, weight=weight),
     )
-    return assignment.model_copy(update={"traffic": traffic})
+    return assignment.model_copy(update={"traffic": traffic, "shadow": shadow})
 
 
 def compiled(

@@ -11,9 +11,10 @@ from math import ceil
 from podium_crds.assignment import LOADED_STATES
 from podium_crds.rollout import RolloutStep, RolloutStrategy
 from podium_crds.status import CanaryStatus, ResolvedStrategy
-from podium_operator.rollout.analysis import Analysed, Finding, analysed
+from podium_operator.rollout import parity
+from podium_operator.rollout.analysis import Analysed, Finding, analysed, together
 from podium_operator.rollout.capacity import routable_count
-from podium_operator.state import Desired, Observed, Pool
+from podium_operator.state import Desired, Observed, ObservedPod, Pool
 from podium_operator.times import parse_time, rfc3339
 
 ALL = 100
@@ -46,6 +47,8 @@ def stand(
     if strategy.resolved is RolloutStrategy.RECREATE:
         return None  # old and new never answer at once
     in_place = strategy.resolved is RolloutStrategy.IN_PLACE
+    if not in_place and steps[0].weight == 0:
+        passed = max(passed, 1)  # new pods answer: none of them could see copies alone
     if in_place and serving.record.hashes.load == desired.target.record.hashes.load:
         return None  # both are answered by the same workers
     at = desired.canary
@@ -73,7 +76,8 @@ def _held(observed: Observed, desired: Desired, at: CanaryStatus, now: datetime)
     """The share is reached: until when it is kept, or the next step."""
     steps = desired.rollout.steps
     said = findings(observed, desired)
-    at = at.model_copy(update={"analysis": said.message})
+    pods = [pod for pool in observed.pools for pod in pool.live_pods]
+    at = at.model_copy(update={"analysis": said.message, "shadow": parity.told(desired, pods)})
     pause = steps[at.step - 1].pause_seconds
     if pause is None:
         waiting = f"{_of(steps, at.step)} to be promoted (podium promote {desired.owner.resource.name})"
@@ -89,9 +93,13 @@ def _held(observed: Observed, desired: Desired, at: CanaryStatus, now: datetime)
 
 
 def findings(observed: Observed, desired: Desired) -> Analysed:
-    """What the analysis says of the target now."""
+    """What the analysis says of the target now. At weight 0 it answers nobody: only copies can tell."""
     pods = [pod for pool in observed.pools for pod in pool.live_pods]
-    return analysed(desired.rollout.analysis, pods, desired.target.name, desired.current or "")
+    serving = observed.revisions.get(desired.current or "")
+    said = [parity.compared(desired, serving, pods)]
+    if desired.canary is None or desired.canary.weight:
+        said.append(analysed(desired.rollout.analysis, pods, desired.target.name, desired.current or ""))
+    return together(said)
 
 
 def passed_by_hand(desired: Desired) -> int:
@@ -116,14 +124,19 @@ def loaded_everywhere(pool: Pool, revision: str) -> bool:
 
 def _reached(home: Pool, desired: Desired, at: CanaryStatus, now: datetime, *, in_place: bool) -> bool:
     if in_place:
-        shares = [
-            held.weight if (held := pod.holds(desired.target.name)) is not None else 0
-            for pod in home.live_pods
-            if pod.ready
-        ]
-        return bool(shares) and all(share == at.weight for share in shares)
+        bearing = [pod for pod in home.live_pods if pod.ready]
+        return bool(bearing) and all(divides(pod, desired, at.weight) for pod in bearing)
     wanted, _ = pods_at(at.weight, desired.replicas)
     return routable_count(home, desired.rollout, now) >= wanted
+
+
+def divides(pod: ObservedPod, desired: Desired, weight: int) -> bool:
+    """Whether the pod gives the target that share, and the copies that are asked for. A release that makes no copies
+    is not waited for: the analysis says that it has none."""
+    held = pod.holds(desired.target.name)
+    if held is None or held.weight != weight:
+        return False
+    return held.shadow is None or held.shadow.policy == parity.policy(desired)
 
 
 def _begin(steps: tuple[RolloutStep, ...], step: int, now: datetime) -> CanaryStatus:

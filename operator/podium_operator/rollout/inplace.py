@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from podium_crds.assignment import LOADED_STATES, Assignment, Generation
+from podium_operator.rollout import parity
 from podium_operator.rollout.actions import Action, Push, WriteAssignment
 from podium_operator.rollout.assignments import Sources, assigned, compiled, divided, has_taken, same_content, settled
-from podium_operator.rollout.canary import ALL, Standing, loaded_everywhere
+from podium_operator.rollout.canary import ALL, Standing, divides, loaded_everywhere
 from podium_operator.rollout.capacity import worth_keeping
 from podium_operator.state import Desired, KnownRevision, ObservedPod, Pool
 
@@ -126,12 +127,12 @@ def _load(pool: Pool, goal: str, context: Context) -> Step:
 
 
 def _divide(pool: Pool, goal: str, context: Context, weight: int) -> Step:
-    """Every pod gives the candidate its share; what a restarted container forgot is said again."""
+    """Every pod gives the candidate its share and its copies; what a restarted container forgot is said again."""
     assert pool.promoted is not None
-    wanted = divided(_compiled(pool, pool.promoted, (goal,), context), goal, weight)
-    astray = [
-        pod for pod in pool.live_pods if pod.ready and (held := pod.holds(goal)) is not None and held.weight != weight
-    ]
+    shadow = parity.policy(context.desired)
+    wanted = divided(_compiled(pool, pool.promoted, (goal,), context), goal, weight, shadow)
+    bearing = [pod for pod in pool.live_pods if pod.ready and pod.holds(goal) is not None]
+    astray = [pod for pod in bearing if not divides(pod, context.desired, weight)]
     waiting = context.standing.waiting if context.standing is not None else ""
     due = context.standing.due if context.standing is not None else None
     return Step(tuple(Push(pod, wanted) for pod in astray), waiting=waiting, due=due)

@@ -170,7 +170,7 @@ def without_candidates(kept: Assignment, mounted: Assignment | None) -> Assignme
     warm = {revision.name for revision in mounted.revisions} if mounted else set()
     revisions = tuple(r for r in kept.revisions if r.name == kept.promoted or r.name in warm)
     traffic = (TrafficTarget(revision=kept.promoted, weight=FULL_WEIGHT),)
-    return kept.model_copy(update={"revisions": revisions, "traffic": traffic})
+    return kept.model_copy(update={"revisions": revisions, "traffic": traffic, "shadow": None})
 
 
 def write_durably(path: Path, data: bytes) -> None:

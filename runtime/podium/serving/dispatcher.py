@@ -76,6 +76,7 @@ class Dispatcher:
         self._sender = Sender(pod, self._output_size, Joining(member.batching))
         self._alarm = PreciseTimer(self.pump)
         self._pump_is_due = False
+        self._behind = 0
         self._watch = DeadlineWatch(clock, self._expire, self._deadlines)
         self._hangs = Hangs(self.hands, lambda: self.member, clock)
         self.tune(member.batching)
@@ -117,13 +118,16 @@ class Dispatcher:
         self.backlog.is_padded = bool(batching.padding)
         self.layouts = Layouts(batching)
         self._sender.joining = Joining(batching)
-        for lane in self._lanes:
-            lane.set_weight(batching.device_share)
+        self._weigh()
 
-    def set_warming(self, warming: bool) -> None:
-        """While a group warms up it has the lowest weight on its devices."""
+    def fall_behind(self, holders: int) -> None:
+        """So many more hold it at the lowest weight on its devices; negative: fewer."""
+        self._behind += holders
+        self._weigh()
+
+    def _weigh(self) -> None:
         for lane in self._lanes:
-            lane.set_weight(LOWEST_SHARE if warming else self.member.batching.device_share)
+            lane.set_weight(LOWEST_SHARE if self._behind else self.member.batching.device_share)
 
     def _has_free_worker(self) -> bool:
         for lane in self._lanes:  # noqa: SIM110 - no generator for each request

@@ -270,13 +270,13 @@ class WorkerGroup:
         return StreamedAnswer(self._streams, self._streams.open(inputs, request_id, deadline), counts)
 
     @contextmanager
-    def warming_up(self) -> Iterator[None]:
-        """Within it the group has the lowest weight on its devices."""
-        self._work.set_warming(True)
+    def behind(self) -> Iterator[None]:
+        """Within it the group has the lowest weight on its devices: while it warms up, or sees copies alone."""
+        self._work.fall_behind(1)
         try:
             yield
         finally:
-            self._work.set_warming(False)
+            self._work.fall_behind(-1)
 
     def set_batching(self, batching: Batching) -> None:
         """Takes effect with the next request and the next batch."""

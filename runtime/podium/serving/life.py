@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from podium.errors import ProtocolError, WorkerLoadError
 from podium.ipc.channel import Payloads
@@ -11,6 +12,8 @@ from podium.ipc.protocol import FromWorker, LoadFailed, Ready
 from podium.serving.process import ChildProcess
 from podium_crds.assignment import EngineKind, Member
 from podium_crds.reasons import Reason
+
+_Result = TypeVar("_Result")
 
 
 class InstanceState(StrEnum):
@@ -65,11 +68,11 @@ class EarlyWords:
                 hear(peer, message, payloads)
 
 
-async def to_its_end(work: Coroutine[object, object, None]) -> None:
+async def to_its_end(work: Coroutine[object, object, _Result]) -> _Result:
     """Waits for work that a cancellation must not cut short; the cancellation is raised after it."""
     task = asyncio.create_task(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await task
         raise

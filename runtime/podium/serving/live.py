@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from podium.errors import RemoteUnavailable, StreamingMismatch, WorkerDied
 from podium.graph.errors import GraphError
@@ -18,7 +19,11 @@ from podium.serving.pipeline_stream import PipelineStream
 from podium.serving.streamed import ChunkedAnswer, StreamedAnswer
 from podium.telemetry.counting import BodyCounts, RequestCounts, StreamCounts
 from podium.telemetry.histogram import Histogram
+from podium.telemetry.shadow_counts import ShadowCounts
 from podium_crds.assignment import ResourceRef, Revision
+
+if TYPE_CHECKING:
+    from podium.serving.shadow import Mirror
 
 
 class LiveRevision:
@@ -44,6 +49,10 @@ class LiveRevision:
         self.counts = RequestCounts()
         self.stream_counts = StreamCounts()
         self.body_counts = BodyCounts()
+        self.shadow = ShadowCounts()
+        """Copies of requests that it saw as a candidate."""
+        self.mirror: Mirror | None = None
+        """Takes copies of what it answers, for a candidate."""
         self.step_seconds: defaultdict[str, Histogram] = defaultdict(Histogram)
         """Step of a pipeline → how long it took."""
         self.step_failures: Counter[str] = Counter()
@@ -90,10 +99,19 @@ class LiveRevision:
         """
         if self._plan is None:
             group = self.groups[self.spec.members[0].name]
-            return await group.infer(inputs, request_id=request_id, deadline=deadline, priority=priority)
+            outputs = await group.infer(inputs, request_id=request_id, deadline=deadline, priority=priority)
+        else:
+            outputs = await self._walked(self._plan, inputs, _MemberCalls(self, request_id, priority), deadline)
+        if self.mirror is not None:
+            self.mirror.offer(inputs, outputs)
+        return outputs
+
+    async def _walked(
+        self, plan: GraphPlan, inputs: Mapping[str, Tensor], calls: "_MemberCalls", deadline: float
+    ) -> dict[str, Tensor]:
         assert self._paces is not None, "made with the plan"
         try:
-            return await execute(self._plan, inputs, _MemberCalls(self, request_id, priority), deadline, self._paces)
+            return await execute(plan, inputs, calls, deadline, self._paces)
         except GraphError as error:
             self.step_failures[error.step] += 1
             raise
@@ -108,6 +126,8 @@ class LiveRevision:
 
         Raises StreamingMismatch, and for a model as WorkerGroup.stream.
         """
+        if self.mirror is not None:
+            self.mirror.pass_over()
         if self._plan is None:
             return self._stream_of(self.spec.members[0].name, inputs, request_id, deadline)
         if not self._streaming:
@@ -146,6 +166,8 @@ class LiveRevision:
         assert self._plan is None, "a graph is walked by tasks"
         group = self.groups[self.spec.members[0].name]
         assert isinstance(group, WorkerGroup), "a model without a graph is loaded here"
+        if self.mirror is not None:
+            answered = self.mirror.listening(inputs, answered)
         return group.begin(inputs, request_id=request_id, deadline=deadline, answered=answered, priority=priority)
 
     def may_retry(self, member: str, error: Exception) -> bool:

@@ -19,11 +19,9 @@ from podium.errors import (
 from podium.ipc.protocol import Failure, ItemError
 from podium.ipc.tensor import Tensor
 from podium.serving.hands import RunningBatch
-from podium_crds.assignment import EngineKind, Member
+from podium_crds.assignment import PURE_FORWARDS, Member
 
 Outputs = dict[str, Tensor]
-PURE_FORWARDS = frozenset({EngineKind.TORCH, EngineKind.ONNX})
-"""Engines whose forward has no effect but its answer: it may be run again without being asked for."""
 
 
 @dataclass(slots=True)

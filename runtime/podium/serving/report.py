@@ -6,6 +6,7 @@ from podium.serving.resident import Resident
 from podium.serving.residents import Residents
 from podium.telemetry.cgroup import MemoryState, memory_state
 from podium_crds.assignment import Counts, MemberReport, Progress, Report, RevisionReport
+from podium_crds.shadow import ShadowReport
 
 
 def build_report(residents: Residents, desk: AssignmentDesk, pod_uid: str, runtime_version: str) -> Report:
@@ -46,6 +47,7 @@ def _revision(resident: Resident, hosted: HostedRevision) -> RevisionReport:
         in_flight=live.in_flight if live else 0,
         counts=live.counts.report() if live else Counts(),
         shared_counts=live.counts.compared() if live else Counts(),
+        shadow=live.shadow.report(resident.shadow(hosted)) if live else ShadowReport(),
         members=tuple(_member(hosted, name) for name in hosted.held),
         last_failure=hosted.failure,
     )

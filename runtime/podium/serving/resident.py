@@ -12,10 +12,12 @@ from podium.serving.life import InstanceState
 from podium.serving.lifecycle import HostedRevision
 from podium.serving.outage import Outage
 from podium.serving.routing import Route, Router, Target
+from podium.serving.shadowing import Shadowing
 from podium.serving.shared_groups import SharedGroups
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import LOADED_STATES, Assignment, DrainPolicy, ResourceRef, Revision, RevisionState
 from podium_crds.reasons import Reason
+from podium_crds.shadow import Shadow
 
 log = get_logger(__name__)
 
@@ -47,6 +49,7 @@ class Resident:
         self._crash_looping: set[HostedRevision] = set()
         """Revisions whose workers kept dying since the last assignment."""
         self._ending: dict[HostedRevision, asyncio.Task[None]] = {}
+        self._shadowing = Shadowing(groups.shadow_bytes, clock)
         self._is_ending = False
 
     @property
@@ -62,6 +65,10 @@ class Resident:
     def weight(self, hosted: HostedRevision) -> int:
         """Share of traffic that a revision has now."""
         return next((weight for target, weight in self._targets if target is hosted), 0)
+
+    def shadow(self, hosted: HostedRevision) -> Shadow | None:
+        """What is copied to a revision now; None: nothing."""
+        return self._shadowing.policy_of(hosted)
 
     def apply(self, assignment: Assignment) -> None:
         """Takes on an assignment; loading and switching follow by themselves."""
@@ -93,6 +100,7 @@ class Resident:
         """Takes the resource out of routing and unloads everything."""
         self._is_ending = True
         self._targets = ()
+        self._shadowing.close()
         self._router.withdraw(self.resource)
         for hosted in tuple(self.hosted):
             self._begin_end(hosted)
@@ -111,6 +119,7 @@ class Resident:
             return
         self._start_missing(self._applied)
         self._route(self._applied)
+        self._copy(self._applied)
         self._end_unnamed(self._applied)
         self._on_change()
 
@@ -132,6 +141,13 @@ class Resident:
         if targets != self._targets:
             self._switch(targets)
         self._router.publish(self._as_route())
+
+    def _copy(self, applied: Assignment) -> None:
+        """Copies of requests go to the candidate while it can answer."""
+        spec = applied.revision(applied.shadow.revision) if applied.shadow is not None else None
+        hosted = self._find(spec) if spec is not None else None
+        able = hosted if hosted is not None and self._can_serve(hosted) else None
+        self._shadowing.settle(applied.shadow, able, [serving for serving, _ in self._targets])
 
     def _chosen(self, applied: Assignment) -> tuple[tuple[HostedRevision, int], ...]:
         """Targets and weights by the rules above."""
@@ -160,6 +176,8 @@ class Resident:
             return
         self._crash_looping.add(hosted)
         hosted.fail(Reason.RUNTIME_CRASH_LOOP, "its workers keep dying; see their last lines in the pod's log")
+        if hosted.state is RevisionState.READY and self.shadow(hosted) is not None:
+            hosted.enter(RevisionState.FAILED)  # no share of traffic is there that could be taken from it
 
     def _give_another_chance(self, assignment: Assignment) -> None:
         """A new assignment that gives traffic to a revision which had crash-looped means it."""
@@ -185,6 +203,7 @@ class Resident:
         for hosted in chosen:
             if hosted.live is not None:
                 hosted.live.counts.restart_comparison()
+                hosted.live.shadow.restart()
         shares = {hosted.name: weight for hosted, weight in targets}
         log.info("traffic_switched", resource=self.resource.name, shares=shares)
 

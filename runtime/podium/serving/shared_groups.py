@@ -25,6 +25,8 @@ from podium_crds.reasons import Reason
 
 log = get_logger(__name__)
 
+SHADOW_PART = 16
+"""Copies for a candidate may keep one part in so many of the arena."""
 WARMED_SIZES = 4
 """Sizes of batches in use that a new revision warms up on, beside 1 and the largest."""
 LOOK_EVERY_S = 0.1
@@ -85,6 +87,11 @@ class SharedGroups:
         """Models of other pods."""
         self._groups: list[SharedGroup] = []
         self._stopping: set[asyncio.Task[None]] = set()
+
+    @property
+    def shadow_bytes(self) -> int:
+        """Of requests and answers that may be kept for copies to a candidate."""
+        return self._pod.arena.size_bytes // SHADOW_PART
 
     def hold(self, member: Member) -> SharedGroup:
         """The group for a member, made if none fits. Nothing is fetched yet. `let_go` of it in the end."""

@@ -93,7 +93,7 @@ async def _on_every_instance(member: Member, group: WorkerGroup, inputs: Mapping
     deadline = asyncio.get_running_loop().time() + member.warmup_timeout_seconds
     results: Sequence[dict[str, Tensor] | BaseException]
     if group.infers:
-        with group.warming_up():
+        with group.behind():
             results = await group.infer_on_each(inputs, request_id="warm-up", deadline=deadline)
     else:
         results = await first_chunks(group, inputs, member.instances, deadline)

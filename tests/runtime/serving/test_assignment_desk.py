@@ -12,6 +12,7 @@ from podium.serving.assignments import AssignmentDesk, without_candidates
 from podium.serving.errors import AssignmentRefusedError
 from podium_crds.assignment import Assignment, Generation
 from podium_crds.keys import ASSIGNMENT_FILE
+from podium_crds.shadow import Shadow
 
 A, B, C = a_revision(2), a_revision(3), a_revision(4)
 
@@ -116,3 +117,11 @@ async def test_the_mount_is_watched_and_a_lower_one_is_only_noted(tmp_path: Path
 def test_before_anything_was_promoted_all_is_kept() -> None:
     first = an_assignment(1, A, B).model_copy(update={"promoted": None})
     assert without_candidates(first, None) == first
+
+
+def test_a_restarted_container_makes_no_copies_for_a_candidate_that_it_dropped() -> None:
+    shadow = Shadow(revision=B.name, percent=10)
+    kept = an_assignment(2, A, B).model_copy(update={"shadow": shadow})
+    restored = without_candidates(kept, an_assignment(1, A))
+    assert restored.shadow is None
+    assert [revision.name for revision in restored.revisions] == [A.name]

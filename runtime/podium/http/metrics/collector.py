@@ -17,6 +17,7 @@ from podium.http.metrics.batches import batch_series
 from podium.http.metrics.bodies import add_body_copies, body_bytes
 from podium.http.metrics.families import MEMBER_LABELS, REVISION_LABELS, add_histogram
 from podium.http.metrics.llm import llm_series
+from podium.http.metrics.shadow import shadow_series
 from podium.http.metrics.streams import stream_series
 from podium.ipc.arena import Arena
 from podium.ipc.llm_stats import LlmStats
@@ -59,6 +60,7 @@ class PodCollector(Collector):
         yield from _requests(shown)
         yield from stream_series(shown)
         yield body_bytes(shown)
+        yield shadow_series(shown)
         yield self._in_flight(loaded)
         yield self._model_loaded()
         yield from self._workers(shown)
