@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from podium.http.asgi import Piece
-from podium.http.express import ExpressLane, ExpressRequest
+from podium.http.express import ExpressLane, ExpressRequest, Headers
 from podium.http.limits import MAX_HEADERS
 from podium.http.protocol import HEAD_TOO_LARGE, BoundedProtocol
 from podium.http.routes import HotRoute
@@ -77,12 +77,28 @@ class ExpressProtocol(BoundedProtocol):
         self._taken: HotRoute | None = None
         """Route of the request that is coming in, if the lane takes it."""
         self._pieces: list[bytes] = []
+        self._is_between = True
+        """Whether the next byte is the first of a request."""
+        self._completed: HotRoute | None = None
+        """Route of the last request that the lane took, where its connection stays open."""
         self._under_way: ExpressCycle | None = None
         self._idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser. A body that does not come with its head is waited for in the usual way."""
-        super().data_received(data)
+        if self._is_between:
+            known = self._lane.takes_again(data)
+            if known is not None and self._is_free():
+                if self.timeout_keep_alive_task is not None:
+                    self._unset_keepalive_if_required()
+                self._begin(known[0], (), known[1], keep_alive=True)
+                return
+            self._completed = None
+            super().data_received(data)
+            if self._completed is not None and self._is_between:
+                self._lane.learn(data, self._completed, self.headers)
+        else:
+            super().data_received(data)
         if self._taken is not None and not self.transport.is_closing():
             self._taken = None
             self._begin_usual()
@@ -100,6 +116,7 @@ class ExpressProtocol(BoundedProtocol):
         """A request begins. What only ASGI needs is made once it is known to go that way."""
         self.url = b""
         self.headers = []
+        self._is_between = False
         self._in_head = True
         self._headers_seen = 0
         self._chunks = 0
@@ -127,8 +144,7 @@ class ExpressProtocol(BoundedProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there: which way does the request go?"""
-        cycle = self.cycle
-        if (cycle is None or cycle.response_complete) and not self.flow.write_paused and not self.pipeline:
+        if self._is_free():
             parser = self.parser
             if parser.get_http_version() == "1.1":
                 self._taken = self._lane.takes(parser.get_method(), self.url, self.headers)
@@ -148,6 +164,7 @@ class ExpressProtocol(BoundedProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there."""
+        keep_alive = self._is_between = self.parser.should_keep_alive()
         route = self._taken
         if route is None:
             super().on_message_complete()
@@ -155,10 +172,21 @@ class ExpressProtocol(BoundedProtocol):
         self._taken = None
         self._quiet_bytes = 0
         self._in_head = True
-        cycle: Any = ExpressCycle(self, keep_alive=self.parser.should_keep_alive())
+        self._completed = route if keep_alive else None
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._begin(route, self.headers, body, keep_alive=keep_alive)
+
+    def _is_free(self) -> bool:
+        """Whether an answer could be written now: none is owed, none is on its way too slowly."""
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.flow.write_paused and not self.pipeline
+
+    def _begin(self, route: HotRoute, headers: Headers, body: bytes, *, keep_alive: bool) -> None:
+        """A request for the lane is there."""
+        cycle: Any = ExpressCycle(self, keep_alive=keep_alive)
         self.cycle = self._under_way = cycle
-        cycle.request = self._lane.request(cycle, route, self.headers)
-        cycle.request.begin(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+        cycle.request = self._lane.request(cycle, route, headers)
+        cycle.request.begin(body)
 
     def default_lines(self) -> bytes:
         """The headers of every answer, which uvicorn makes anew each second: the date."""

@@ -21,6 +21,7 @@ from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
 from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
 from podium.http.forms.table import Form
 from podium.http.front import REQUEST_ID_FIELD, REVISION_FIELD, STATUS_CLIENT_GONE, Door
+from podium.http.heads import KnownHeads
 from podium.http.limits import REQUEST_ID
 from podium.http.routes import HotRoute, RouteForm
 from podium.http.trace import SPAN_BYTES, TRACE_BYTES
@@ -50,7 +51,7 @@ ANY_JSON = frozenset((b"*/*", JSON))
 PATHS_KEPT = 1024
 IDS_DRAWN = 256
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Line(Protocol):
@@ -183,6 +184,7 @@ class ExpressLane:
         self._paths: dict[bytes, HotRoute | None] = {}
         """Paths as they are written → their routes, as far as they may be taken, under `_table`."""
         self._table: RouteTable | None = None
+        self._heads = KnownHeads()
         self._ids = _Ids()
         self._headers: Headers | None = None
         self._lines = b""
@@ -205,14 +207,31 @@ class ExpressLane:
         if self._table is not self._residents.router.table:
             self._table = self._residents.router.table
             self._paths.clear()
+            self._heads.clear()
         try:
             route = self._paths[path]
         except KeyError:
             route = self._look_up(path)
         return route if route is not None and self._is_ordinary(route, headers) else None
 
+    def takes_again(self, data: bytes) -> tuple[HotRoute, bytes] | None:
+        """Route and body where `data`, which begins where a request does, is one that was taken with the same head."""
+        if self._table is not self._residents.router.table or self._residents.drain.is_closing:
+            return None
+        return self._heads.find(data)
+
+    def learn(self, data: bytes, route: HotRoute, headers: Headers) -> None:
+        """`data`, which begins where a request does, ended one that was taken and leaves its connection open."""
+        length = 0
+        for name, value in headers:
+            if name == REQUEST_ID_FIELD:  # of one request alone
+                return
+            if name == b"content-length":
+                length = int(value)
+        self._heads.learn(data, route, length)
+
     def request(self, line: Line, route: HotRoute, headers: Headers) -> ExpressRequest:
-        """Admits a request that was taken."""
+        """Admits a request that was taken. `headers`: those that may name it."""
         trace_id, span_id = self._ids.draw()
         request_id = trace_id
         for name, value in headers:

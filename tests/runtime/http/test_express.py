@@ -160,3 +160,71 @@ def read_answer(reader: Any) -> Any:
         if name.lower() == b"content-length":
             length = int(value)
     return json.loads(reader.read(length))
+
+
+def numbered(number: int) -> dict[str, Any]:
+    """A request of which each has as many bytes as the others."""
+    return {"id": f"r{number}", "inputs": [{**TENSOR, "data": [number, 0, 0]}]}
+
+
+def is_answer(answer: Any, number: int) -> bool:
+    return answer["id"] == f"r{number}" and answer["outputs"][0]["data"] == [2 * number, 0, 0]
+
+
+def test_a_head_that_came_before_is_taken_for_what_comes_with_it_now(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = line.makefile("rb")
+
+        def asked(*pieces: bytes) -> Any:
+            for piece in pieces:
+                line.sendall(piece)
+            return read_answer(reader)
+
+        for number in range(3):
+            assert is_answer(asked(request(INFER, numbered(number))), number)
+        whole = request(INFER, numbered(3))
+        assert is_answer(asked(whole[:-5], whole[-5:]), 3), "its body in two pieces"
+        line.sendall(request(INFER, numbered(4)) + request(INFER, numbered(5)) + whole[:-5])
+        assert is_answer(read_answer(reader), 4)
+        assert is_answer(read_answer(reader), 5)
+        assert is_answer(asked(whole[-5:]), 3), "two at once, and most of a third"
+        assert is_answer(asked(request(INFER, numbered(6))), 6)
+        assert "error" in asked(request(INFER, {**numbered(7), "inputs": "none"}))
+        assert is_answer(asked(request(INFER, numbered(8))), 8)
+
+
+def test_a_known_head_with_another_request_s_id_is_answered_with_that_id(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        reader = line.makefile("rb")
+        for name in ("one", "two", "one"):
+            line.sendall(request(INFER, numbered(1), f"X-Request-Id: {name}\r\n"))
+            assert f"x-request-id: {name}\r\n".encode() in head_of(reader)
+
+
+def test_a_known_head_is_forgotten_with_the_connection_it_ends(server: Server) -> None:
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+            line.sendall(request(INFER, numbered(1), "Connection: close\r\n"))
+            assert b"connection: close" in line.makefile("rb").read().partition(b"\r\n\r\n")[0]
+
+
+def test_what_is_no_request_after_a_known_one_is_refused(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        reader = line.makefile("rb")
+        for number in range(2):
+            line.sendall(request(INFER, numbered(number)))
+            assert is_answer(read_answer(reader), number)
+        line.sendall(b"\0" + request(INFER, numbered(2)))
+        assert b" 400 " in reader.readline()
+        assert b"connection: close" in reader.read()
+
+
+def head_of(reader: Any) -> bytes:
+    """The head of the next answer on a connection, whose body is read, too."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += reader.readline()
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    reader.read(length)
+    return head
