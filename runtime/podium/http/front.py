@@ -276,6 +276,7 @@ class FrontDoor:
             deadline,
             caller.request_id,
             lambda: self._headers(exchange),
+            exchange.admitted,
         )
         try:
             return await answer_stream(call, revision, inputs, events_of(route, request, revision))

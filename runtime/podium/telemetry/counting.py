@@ -31,8 +31,10 @@ class RequestCounts:
         """(route, bucket) → the last traced request that was counted there."""
         self._compared, self._compared_failed = Histogram(COMPARISON_BOUNDS_S), 0
 
-    def add(self, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
-        """One request was answered. `trace_id` where it is traced."""
+    def add(
+        self, route: str, status: int, seconds: float, trace_id: str | None = None, first_s: float | None = None
+    ) -> None:
+        """One request was answered. `trace_id` where it is traced; `first_s` until the first chunk of a stream."""
         key = (route, status)
         self.answers[key] = self.answers.get(key, 0) + 1
         histogram = self.seconds.get(route)
@@ -41,7 +43,7 @@ class RequestCounts:
         bucket = histogram.add(seconds)
         if trace_id is not None:
             self.exemplars[route, bucket] = Exemplar(trace_id, seconds, time.time())
-        self._compared.add(seconds)
+        self._compared.add(seconds if first_s is None else first_s)
         self._compared_failed += status >= SERVER_ERROR
 
     def restart_comparison(self) -> None:
