@@ -5,14 +5,7 @@ from podium.cli.main import app
 from podium.telemetry.counting import RequestCounts
 
 
-def _count_nothing(
-    self: RequestCounts,
-    route: str,
-    status: int,
-    seconds: float,
-    trace_id: str | None = None,
-    first_s: float | None = None,
-) -> None:
+def _count_nothing(self: RequestCounts, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
     """In place of RequestCounts.add."""
 
 

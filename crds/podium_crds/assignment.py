@@ -346,8 +346,8 @@ class RevisionReport(Lenient):
     counts: Counts = Counts()
     """Since it was loaded, latencies at LATENCY_BOUNDS_S."""
     shared_counts: Counts = Counts()
-    """Since traffic was last divided otherwise in this pod, latencies at COMPARISON_BOUNDS_S, those of streams until
-    their first chunk: what revisions are compared by."""
+    """Since traffic was last divided otherwise in this pod, latencies at COMPARISON_BOUNDS_S: what revisions are
+    compared by."""
     shadow: ShadowReport | None = None
     """What its copies of requests showed. None: a release that makes no copies."""
     members: tuple[MemberReport, ...] = ()

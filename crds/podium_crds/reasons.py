@@ -25,7 +25,6 @@ class Reason(StrEnum):
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     INSUFFICIENT_GPU = "InsufficientGPU"
     INSUFFICIENT_MEMORY_FOR_OVERLAP = "InsufficientMemoryForOverlap"
-    UNSCHEDULABLE = "Unschedulable"
     QUOTA_EXCEEDED = "QuotaExceeded"
     ARTIFACT_UNAVAILABLE = "ArtifactUnavailable"
     ARTIFACT_DIGEST_MISMATCH = "ArtifactDigestMismatch"

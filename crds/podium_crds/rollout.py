@@ -35,8 +35,7 @@ class Analysis(Ruled):
     max_error_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """Largest share of its requests that may fail by its fault (5xx)."""
     max_p99_latency_percent: Annotated[int, Field(ge=100, le=10_000)] | None = None
-    """Largest p99 latency in percent of that of the revision it replaces, in the same pods at the same time. A stream
-    counts until its first chunk."""
+    """Largest p99 latency in percent of that of the revision it replaces, in the same pods at the same time."""
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Requests that each revision must have answered in a step before it is judged. With fewer the step is held."""
     parity: Parity | None = None

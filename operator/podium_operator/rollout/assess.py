@@ -145,7 +145,7 @@ def _withdrawn(home: Pool, desired: Desired, now: datetime) -> Problem | None:
     if now >= home.withdrawn_at + timedelta(seconds=timeout) and home.replicas:
         return None
     gpus = gpus_per_pod(desired.target.record)
-    reason = Reason.INSUFFICIENT_GPU if gpus else Reason.UNSCHEDULABLE
+    reason = Reason.INSUFFICIENT_GPU if gpus else Reason.PROGRESS_DEADLINE_EXCEEDED
     return Problem(
         reason,
         f"no node took the new pods within {timeout} s (scheduleTimeoutSeconds): they were taken back, the old "

@@ -70,7 +70,7 @@ def stuck(pool: Pool, now: datetime, schedule_timeout_s: int) -> Problem | None:
         return Problem(reason, pool.deployment_problem[:MESSAGE_CHARS])
     for pod in sorted(pool.live_pods, key=lambda pod: pod.name):
         if pod.unschedulable is not None and (pod.gpus or pod.waits_for_node_longer_than(schedule_timeout_s, now)):
-            reason = Reason.INSUFFICIENT_GPU if pod.gpus else Reason.UNSCHEDULABLE
+            reason = Reason.INSUFFICIENT_GPU if pod.gpus else Reason.PROGRESS_DEADLINE_EXCEEDED
             return Problem(reason, f"pod {pod.name} waits for a node: {pod.unschedulable}"[:MESSAGE_CHARS])
         if pod.waiting is not None and not pod.waiting.startswith(("ContainerCreating", "PodInitializing")):
             return Problem(Reason.LOAD_FAILED, f"pod {pod.name}: {pod.waiting}"[:MESSAGE_CHARS])

@@ -21,13 +21,9 @@ Fields = Mapping[bytes, bytes]
 
 ABORT = "podium.abort"
 """ASGI extension: a call that ends the connection at once, whatever is unsent."""
-POUR = "podium.pour"
-"""ASGI extension, a `Pour`."""
-Sink = Callable[[bytes], int]
-"""Takes a piece of a body as far as it has room; returns how many bytes it took. Must not raise."""
-Pour = Callable[[Receive, Sink | None], bool]
-"""Has what comes next of the body that `receive` gives handed to the sink instead, with no message for it, until the
-sink is full or the body ends; None: no more. False where that cannot be: go on with `receive`."""
+BODY = "podium.body"
+"""ASGI extension: a call that turns a request's `receive` into the `podium.http.incoming.Incoming` that fills given
+memory with the body; None where that cannot be: go on with `receive`."""
 Piece = bytes | memoryview
 Whole = Callable[[Send, int, "Headers", Sequence[Piece]], bool]
 """Writes a whole answer at once, in pieces that are not copied; False where that cannot be: go on with `send`."""

@@ -4,11 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Self
 
-from podium.http.asgi import Fields, Pour, Receive
+from podium.errors import InvalidInput
+from podium.http.asgi import Fields, Receive
 from podium.http.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, UnsupportedEncodingError
+from podium.http.incoming import Incoming
 from podium.http.limits import MIN_BODY_RATE, Limits
 from podium.http.receiving import Receiving
+from podium.telemetry.counting import BodyCounts
 
+SCRATCH_BYTES = 4 << 10
 IDENTITY = (None, b"", b"identity")
 USE_BINARY = (
     "send large tensors in binary: POST /v2/models/<name>/infer with Inference-Header-Content-Length "
@@ -20,17 +24,24 @@ class BodyReader:
     """One request's body, read front to back."""
 
     def __init__(
-        self, fields: Fields, receive: Receive, limits: Limits, receiving: Receiving, pour: Pour | None = None
+        self,
+        fields: Fields,
+        receive: Receive,
+        limits: Limits,
+        receiving: Receiving,
+        incoming: Incoming | None = None,
     ) -> None:
         """Raises UnsupportedEncodingError, and BodyTooLargeError where Content-Length says so already.
-        `pour`: how the connection fills given memory itself, where it can."""
+        `incoming`: the same body, where its connection fills given memory itself: for `read_exactly`, `read_into`."""
         if (encoding := fields.get(b"content-encoding")) not in IDENTITY:
             raise UnsupportedEncodingError(f"content-encoding {encoding!r} is not taken; expected identity")
         self._receive = receive
-        self._pour = pour
+        self._incoming = incoming
         self._limits = limits
         self._receiving = receiving
         self._held = 0
+        self.counts = BodyCounts()
+        """Of what `read_into` has read."""
         length = fields.get(b"content-length")
         self.length = int(length) if length and length.isdigit() else None
         """Content-Length; None where the body is chunked."""
@@ -71,59 +82,68 @@ class BodyReader:
         buffer = bytearray(size)
         return bytes(buffer[: await self._fill(memoryview(buffer))])
 
-    async def read_into(self, targets: Sequence[memoryview]) -> int:
-        """Fills the targets one after the other; returns how many bytes came in all, also beyond them."""
-        count = 0
+    def expect(self, size: int) -> None:
+        """The rest of the body must be that long. Raises InvalidInput where Content-Length says otherwise, and
+        BodyTooLargeError."""
+        if self.length is not None and self.length - self._consumed != size:
+            raise InvalidInput(_mismatch(self.length - self._consumed, size))
+        if self._consumed + size > self._limits.body_bytes:
+            raise self._too_large()
+
+    async def read_into(self, targets: Sequence[memoryview]) -> None:
+        """Fills the targets, one after the other, with all that is left of the body, which was said to be as long as
+        they are (`expect`). Raises InvalidInput where it is not."""
+        size = sum(target.nbytes for target in targets)
+        came = 0
         for target in targets:
-            count += await self._fill(target)
-        count += len(self._rest)
-        async with self._time_limit() as timeout:
-            while not self._ended:
-                count += len(await self._chunk())
-                timeout.extend(self._due())
-        return count
+            came += await self._fill_counted(target)
+        scratch = memoryview(bytearray(SCRATCH_BYTES))
+        while more := await self._fill(scratch):
+            came += more
+            if self._taken > self._limits.body_bytes:
+                raise self._too_large()
+        if came != size:
+            raise InvalidInput(_mismatch(came, size))
+
+    async def _fill_counted(self, target: memoryview) -> int:
+        before = self._copied_bytes()
+        filled = await self._fill(target)
+        copied = self._copied_bytes() - before
+        self.counts.in_bytes += filled
+        self.counts.in_copied_bytes += copied
+        self.counts.in_copies += copied > 0
+        return filled
+
+    def _copied_bytes(self) -> int:
+        return self._incoming.copied_bytes if self._incoming is not None else self._consumed
+
+    @property
+    def _consumed(self) -> int:
+        return self._taken - len(self._rest)
 
     async def _fill(self, target: memoryview) -> int:
-        """Copies what comes next into `target`; returns how much of it was filled."""
-        position = 0
+        """Fills `target` with what comes next; returns how much of it, less only where the body ends before."""
         async with self._time_limit() as timeout:
+
+            def came(nbytes: int) -> None:
+                self._taken += nbytes
+                timeout.extend(self._due())
+
+            if self._incoming is not None:
+                return await self._incoming.fill(target, came)
+            position = 0
             while position < target.nbytes:
                 if not self._rest:
                     if self._ended:
                         break
                     timeout.extend(self._due())
-                    if self._taken:
-                        position += await self._poured(target[position:], timeout)
-                    else:
-                        self._rest = memoryview(await self._chunk())
+                    self._rest = memoryview(await self._chunk())
                     continue
                 piece = self._rest[: target.nbytes - position]
                 target[position : position + len(piece)] = piece
                 self._rest = self._rest[len(piece) :]
                 position += len(piece)
-        return position
-
-    async def _poured(self, target: memoryview, limit: "_BodyTimeout") -> int:
-        """Has the connection fill `target`, and waits for what it does not take, or for the body's end. Returns how
-        much of it was filled."""
-        position = 0
-
-        def sink(piece: bytes) -> int:
-            nonlocal position
-            count = min(len(piece), target.nbytes - position)
-            target[position : position + count] = piece if count == len(piece) else memoryview(piece)[:count]
-            position += count
-            self._taken += count
-            limit.extend(self._due())
-            return count
-
-        is_poured = self._pour is not None and self._pour(self._receive, sink)
-        try:
-            self._rest = memoryview(await self._chunk())
-        finally:
-            if is_poured and self._pour is not None:
-                self._pour(self._receive, None)
-        return position
+            return position
 
     async def _chunk(self) -> bytes:
         message = await self._receive()
@@ -133,8 +153,11 @@ class BodyReader:
         self._ended = not message.get("more_body", False)
         self._taken += len(body)
         if self._taken > self._limits.body_bytes:
-            raise BodyTooLargeError(f"body of more than {self._limits.body_bytes} bytes")
+            raise self._too_large()
         return body
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"body of more than {self._limits.body_bytes} bytes")
 
     def _hold(self, nbytes: int) -> None:
         self._receiving.take(nbytes)
@@ -146,6 +169,10 @@ class BodyReader:
     def _due(self) -> float:
         """When the next byte must be here: the grace, and what has come at the least rate."""
         return self._started + self._limits.body_grace_s + self._taken / MIN_BODY_RATE
+
+
+def _mismatch(came: int, expected: int) -> str:
+    return f"{came} bytes follow the JSON part; the inputs declare {expected}"
 
 
 class _BodyTimeout:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from podium.http.access_log import Access, AccessLog
 from podium.http.api_keys import ApiKeys
 from podium.http.asgi import (
-    POUR,
+    BODY,
     WHOLE,
     Answer,
     App,
@@ -37,6 +37,7 @@ from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
 from podium.http.forms.named import NamedRequest
 from podium.http.forms.table import Form, answer_form, body_form
+from podium.http.incoming import Incoming
 from podium.http.lending import Lending
 from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
@@ -220,10 +221,13 @@ class FrontDoor:
         caller = exchange.caller
         own = _own_forms(exchange.route.form, caller.fields, revision)
         form, answer_as = _forms(exchange.route.form, caller.fields, own, revision)
-        pour = exchange.scope.get("extensions", {}).get(POUR)
-        body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving, pour)
+        length = caller.fields.get(HEADER_LENGTH) if form is Form.INFER else None
+        is_raw = length is not None or (
+            own is not None and own.reads is not None and b"content-length" in caller.fields
+        )
+        incoming = _incoming(exchange) if is_raw else None
+        body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving, incoming)
         try:
-            length = caller.fields.get(HEADER_LENGTH) if form is Form.INFER else None
             request: Any
             if own is not None and own.reads is not None:
                 inputs, request = await self._own_inputs(exchange, revision, own, body), NamedRequest()
@@ -233,6 +237,7 @@ class FrontDoor:
                 inputs, request = await self._codecs.read(form, revision.contract, await body.read_all(form))
         finally:
             body.close()
+            revision.body_counts.came_in(body.counts)
         outputs: dict[str, Tensor] = {}
         try:
             deadline = exchange.admitted.deadline(getattr(request, "timeout_s", None))
@@ -276,7 +281,6 @@ class FrontDoor:
             deadline,
             caller.request_id,
             lambda: self._headers(exchange),
-            exchange.admitted,
         )
         try:
             return await answer_stream(call, revision, inputs, events_of(route, request, revision))
@@ -366,6 +370,11 @@ def _own_forms(route: RouteForm, fields: Fields, revision: LiveRevision) -> OwnF
     if revision.codecs is None or route not in (*NAMED_FORMS, RouteForm.STREAM):
         return None
     return own_forms(fields, revision.codecs)
+
+
+def _incoming(exchange: Exchange) -> Incoming | None:
+    claim = exchange.scope.get("extensions", {}).get(BODY)
+    return claim(exchange.receive) if claim is not None else None
 
 
 def _error_answer(error: Exception, exchange: Exchange) -> Answer:

@@ -99,22 +99,21 @@ async def _received(declared: list[_Declared], body: BodyReader, receiving: Rece
     total = sum(item.nbytes for item in declared)
     if total > receiving.limit_bytes:
         raise BodyTooLargeError(f"{total} bytes of input; this pod's shared memory takes {receiving.limit_bytes}")
+    body.expect(total)
     with receiving.room(total):
         try:
-            await _fill(declared, total, body, receiving.arena)
+            await _fill(declared, body, receiving.arena)
         except BaseException:
             release({item.name: item.tensor for item in declared if item.tensor is not None})
             raise
     return {item.name: item.tensor for item in declared if item.tensor is not None}
 
 
-async def _fill(declared: list[_Declared], total: int, body: BodyReader, arena: Arena) -> None:
+async def _fill(declared: list[_Declared], body: BodyReader, arena: Arena) -> None:
     """Reads every tensor from the socket into its place."""
     for item in declared:
         item.tensor = _place(item, arena)
-    came = await body.read_into([item.tensor.data for item in declared if item.tensor is not None])
-    if came != total:
-        raise InvalidInput(f"{came} bytes follow the JSON part; the inputs declare {total}")
+    await body.read_into([item.tensor.data for item in declared if item.tensor is not None])
     for item in declared:
         assert item.tensor is not None, "placed above"
         item.tensor = arena.seal(item.tensor)

@@ -83,7 +83,6 @@ class OpenAIRoutes:
                 if (failed := failed_at_once(head.first)) is not None:
                     await respond(call.send, failed, call.headers())
                     return failed.status
-                call.admitted.first_chunk = asyncio.get_running_loop().time()
                 return await _send_events(call, head, answer)
             whole = shaped(await _whole(head, answer), call.request_id)
             await respond(call.send, whole, call.headers())

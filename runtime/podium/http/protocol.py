@@ -7,9 +7,10 @@ What it does not bound is bounded here: the head, trailers, chunks, connections,
 from collections.abc import Sequence
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from podium.http.asgi import ABORT, POUR, WHOLE, Headers, Piece, Receive, Send, Sink, error_answer
+from podium.http.asgi import ABORT, BODY, WHOLE, Headers, Piece, Send, error_answer
+from podium.http.body_line import BodyLine
 from podium.http.errors import ErrorAnswer
 from podium.http.limits import (
     HEAD_TIMEOUT_S,
@@ -38,15 +39,16 @@ HEAD_TIMEOUT = ErrorAnswer(408, "head_timeout", f"the head of the request did no
 TOO_MANY_CONNECTIONS = ErrorAnswer(
     503, "overloaded", f"{MAX_CONNECTIONS} connections are open; close some, or ask another replica", 1.0
 )
-POURED_AT_ONCE = 512 << 10
-"""Bytes that one connection puts into its sink before the loop turns to the others."""
+HEAD_END = b"\r\n\r\n"
+SPLIT_BYTES = 16 << 10
+"""Data above this is cut behind the head, so that a body that comes with it is not copied by the parser."""
 
 
 class RefusedError(Exception):
     """Ends the parsing of a connection; the answer is kept beside it, since the parser replaces the exception."""
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(BodyLine):
     """One connection of a client."""
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
@@ -59,9 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._quiet_bytes = 0
         """Bytes since the parser last finished a head or passed on a piece of a body."""
         self._stalled: tuple[object, float] | None = None
-        self._extensions = {ABORT: transport.abort, POUR: self.pour, WHOLE: self.answer_whole}
-        self._sink: Sink | None = None
-        self._poured = 0
+        self._extensions = {ABORT: transport.abort, BODY: self.claim, WHOLE: self.answer_whole}
         self._sending: tuple[float, int] | None = None
         """Since when parts of an answer are on their way, and how many bytes were unsent then."""
         self._arm_keep_alive()
@@ -69,8 +69,26 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(TOO_MANY_CONNECTIONS)
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser. Whatever it does not take is answered once, and the connection closed."""
+        """Feeds the parser, but for bodies that it has nothing to find in."""
         self._unset_keepalive_if_required()
+        if self.is_raw:
+            self.take_raw(memoryview(data))
+            return
+        end = data.find(HEAD_END) + len(HEAD_END) if self._in_head and len(data) > SPLIT_BYTES else 0
+        if end <= len(HEAD_END):
+            if self._feed(data):
+                self.turn_raw()
+            return
+        window = memoryview(data)
+        if not self._feed(window[:end]):
+            return
+        if self.turn_raw():
+            self.take_raw(window[end:])
+        elif self._feed(window[end:]):
+            self.turn_raw()
+
+    def _feed(self, data: bytes | memoryview) -> bool:
+        """Whatever the parser does not take is answered once, and the connection closed: False."""
         self._quiet_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -79,9 +97,11 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.cycle.keep_alive = False  # answered as if nothing had been said of an upgrade, which ends it
         except httptools.HttpParserError:
             self._refuse(self._refusal)
-            return
+            return False
         if self._quiet_bytes > MAX_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)
+            return False
+        return True
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -113,6 +133,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._stop(UNKNOWN_CODING)
         super().on_headers_complete()
         self._in_head = False
+        self.offer_body()
 
     def on_chunk_header(self) -> None:
         """A chunk begins; each costs as much as a header, however small it is."""
@@ -123,41 +144,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._quiet_bytes = 0
-        if self._sink is not None:
-            taken = self._sink(body)
-            self._poured += taken
-            if self._poured > POURED_AT_ONCE and not self.flow.read_paused:
-                self.flow.pause_reading()
-                self.loop.call_soon(self._pour_on)
-            if taken == len(body):
-                return
-            self._sink = None
-            body = body[taken:]
-        super().on_body(body)
+        self.take_parsed(body)
 
     def on_message_complete(self) -> None:
         """The request is there; what comes next is a head."""
         self._quiet_bytes = 0
         self._in_head = True
-        self._sink = None
         super().on_message_complete()
-
-    def pour(self, receive: Receive, sink: Sink | None) -> bool:
-        """See podium.http.asgi.Pour: saves what uvicorn makes of a piece, two copies and a turn of the request's task.
-        Only for the body that is coming in now, of which nothing waits to be received."""
-        cycle = self.cycle
-        if getattr(cycle, "receive", None) != receive:
-            return False
-        if sink is not None and (not cycle.more_body or cycle.body or cycle.response_complete or cycle.disconnected):
-            return False
-        self._sink = sink
-        return True
-
-    def _pour_on(self) -> None:
-        """The others had their turn."""
-        self._poured = 0
-        if self._sink is not None:  # otherwise whoever receives next goes on reading
-            self.flow.resume_reading()
+        self.end_body()
 
     def expire(self, now: float) -> None:
         """Ends a connection that has begun a request, or trickles on after one, and does not get on. Called every

@@ -131,9 +131,7 @@ class RpcRoutes:
         work = await self._read(call, name, running)
         try:
             if in_chunks:
-                stream = StreamCall(
-                    call.scope, call.receive, call.send, work.deadline, call.request_id, call.headers, call.admitted
-                )
+                stream = StreamCall(call.scope, call.receive, call.send, work.deadline, call.request_id, call.headers)
                 events = FrameEvents(work.number, work.served, work.request)
                 return await answer_stream(stream, work.revision, work.inputs, events)
             return await self._infer(call, work)

@@ -22,7 +22,6 @@ from podium.http.forms.document import Tensors
 from podium.http.forms.named import NamedRequest, chosen
 from podium.http.routes import RouteForm
 from podium.ipc.tensor import Tensor
-from podium.serving.admission import Admitted
 from podium.serving.live import LiveRevision
 from podium.serving.named_tensors import outputs_to_json, to_json
 from podium.serving.streamed import ChunkedAnswer
@@ -48,7 +47,6 @@ class StreamCall:
     request_id: str
     headers: Callable[[], Headers]
     """What every answer carries, as known at the time."""
-    admitted: Admitted
 
 
 class EventForm(Protocol):
@@ -134,7 +132,6 @@ async def answer_stream(call: StreamCall, revision: LiveRevision, inputs: Tensor
         with DisconnectWatch(call.receive):
             async with revision.stream(inputs, call.request_id, deadline) as answer:
                 first = await answer.read()
-                call.admitted.first_chunk = asyncio.get_running_loop().time()
                 async with asyncio.timeout_at(deadline + SEND_GRACE_S):
                     return await _send(call, answer, first, events)
     except TimeoutError:

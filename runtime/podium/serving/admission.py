@@ -20,8 +20,6 @@ class Admitted:
     """Monotonic seconds."""
     revision: LiveRevision | None = None
     """Pinned: whatever is routed meanwhile, this one answers. None until it is known who is asked."""
-    first_chunk: float | None = None
-    """Of an answer in chunks: when the first was there, in monotonic seconds. None: it is answered at once."""
 
     def deadline(self, timeout_s: float | None) -> float:
         """When the answer must be there: the revision's timeout, or a shorter one that the client gave."""
@@ -60,7 +58,5 @@ class Admission:
         """The answer is complete, or nobody waits for it any more. `trace_id` where the request is traced."""
         self._residents.drain.leave()
         if admitted.revision is not None:
-            first = admitted.first_chunk
-            first_s = None if first is None else first - admitted.started
-            admitted.revision.counts.add(route, status, self._clock() - admitted.started, trace_id, first_s)
+            admitted.revision.counts.add(route, status, self._clock() - admitted.started, trace_id)
             admitted.revision.leave()

@@ -31,10 +31,8 @@ class RequestCounts:
         """(route, bucket) → the last traced request that was counted there."""
         self._compared, self._compared_failed = Histogram(COMPARISON_BOUNDS_S), 0
 
-    def add(
-        self, route: str, status: int, seconds: float, trace_id: str | None = None, first_s: float | None = None
-    ) -> None:
-        """One request was answered. `trace_id` where it is traced; `first_s` until the first chunk of a stream."""
+    def add(self, route: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+        """One request was answered. `trace_id` where it is traced."""
         key = (route, status)
         self.answers[key] = self.answers.get(key, 0) + 1
         histogram = self.seconds.get(route)
@@ -43,7 +41,7 @@ class RequestCounts:
         bucket = histogram.add(seconds)
         if trace_id is not None:
             self.exemplars[route, bucket] = Exemplar(trace_id, seconds, time.time())
-        self._compared.add(seconds if first_s is None else first_s)
+        self._compared.add(seconds)
         self._compared_failed += status >= SERVER_ERROR
 
     def restart_comparison(self) -> None:
@@ -79,6 +77,12 @@ class BodyCounts:
         self.out_bytes = 0
         self.out_copies = 0
         self.out_copied_bytes = 0
+
+    def came_in(self, body: "BodyCounts") -> None:
+        """One more body has been read."""
+        self.in_bytes += body.in_bytes
+        self.in_copies += body.in_copies
+        self.in_copied_bytes += body.in_copied_bytes
 
 
 class StreamCounts:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tests.runtime.http.conftest import Server
-from tests.runtime.serving.processes import podium, until
+from tests.runtime.serving.processes import Server, podium, served, until
 
 from podium.telemetry.processes import children_of
 
@@ -115,13 +114,8 @@ PICTURE = b"P5 3 2 255 \x00\x01\x02\x03\x04\x05"
 
 @pytest.fixture(scope="module")
 def inverting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "models.yaml").write_text(YAML)
-    environment = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(64 << 20)}
-    with podium("serve", "-f", str(folder / "models.yaml"), "--port", "0", **environment) as process:
-        url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
-        yield Server(process, url, int(url.rpartition(":")[2]))
+    with served(tmp_path_factory.mktemp("served"), YAML, arena_mib=64) as running:
+        yield running
 
 
 @pytest.fixture

@@ -161,3 +161,126 @@ def test_a_body_that_stops_gives_its_slots_back(server: Server) -> None:
         assert status.startswith(b"HTTP/1.1 408"), status
         assert b"too slowly" in answer
     until(lambda: all_is_free(server), "every slot is free")
+
+
+def counted(server: Server) -> tuple[float, float]:
+    """Bytes of tensors that came in, and bytes that were copied on their way into their slots."""
+    found = [0.0, 0.0]
+    for line in httpx.get(server.url + "/metrics").text.splitlines():
+        if line.startswith("podium_tensor_body_bytes_total") and 'direction="in"' in line:
+            found[0] = float(line.rpartition(" ")[2])
+        if line.startswith("podium_tensor_copied_bytes_total") and 'step="http_in"' in line:
+            found[1] = float(line.rpartition(" ")[2])
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("size", [20_000, 75_000, 4 * MIB, 31 * MIB])
+def test_what_comes_with_the_head_is_copied_once_and_the_rest_never(server: Server, size: int) -> None:
+    came, copied = counted(server)
+    a, b = tensors(size, size)
+    header, raw = body_of(a, b)
+    with connected(server) as line:
+        line.sendall(head_of(header, len(header) + len(raw)) + header + raw)
+        check(line, a, b)
+    came_now, copied_now = counted(server)
+    assert came_now - came == 2 * size
+    assert copied_now - copied <= min(2 * size, 256 << 10), "at most what the transport reads at once"
+
+
+def test_a_body_that_comes_after_its_head_is_not_copied(server: Server) -> None:
+    _, copied = counted(server)
+    a, b = tensors(MIB, MIB)
+    header, raw = body_of(a, b)
+    with connected(server) as line:
+        line.sendall(head_of(header, len(header) + len(raw)) + header)
+        until(lambda: not all_is_free(server), "the body has its slots")
+        line.sendall(raw)
+        check(line, a, b)
+    assert counted(server)[1] == copied
+
+
+def test_chunks_are_copied_twice(server: Server) -> None:
+    came, copied = counted(server)
+    a, b = tensors(MIB, MIB)
+    header, raw = body_of(a, b)
+    with connected(server) as line:
+        line.sendall(head_of(header, None) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(header + raw), header + raw))
+        check(line, a, b)
+    came_now, copied_now = counted(server)
+    assert (came_now - came, copied_now - copied) == (2 * MIB, 4 * MIB)
+
+
+def test_bodies_that_follow_each_other_at_once_are_told_apart(server: Server) -> None:
+    a, b = tensors(150_001, 50_003)
+    header, raw = body_of(a, b)
+    request = head_of(header, len(header) + len(raw)) + header + raw
+    plain = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    with connected(server) as line:
+        line.sendall(request + request + plain + request)
+        with line.makefile("rb") as got:
+            for ending in (b + a, b + a, b"", b + a):
+                assert got.readline().startswith(b"HTTP/1.1 200")
+                headers = dict(raw.lower().strip().split(b": ", 1) for raw in iter(got.readline, b"\r\n"))
+                assert got.read(int(headers[b"content-length"])).endswith(ending)
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+def test_what_follows_a_last_request_is_no_request(server: Server) -> None:
+    a, b = tensors(40_000, 40_000)
+    header, raw = body_of(a, b)
+    head = head_of(header, len(header) + len(raw)).replace(b"host: x", b"host: x\r\nconnection: close")
+    with connected(server) as line:
+        line.sendall(head + header + raw + b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n" * 300)
+        with line.makefile("rb") as got:
+            answers = got.read()
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert answers.endswith(b + a)
+
+
+def test_a_client_that_waits_to_be_told_to_go_on_is_told(server: Server) -> None:
+    a, b = tensors(300_000, 300_000)
+    header, raw = body_of(a, b)
+    head = head_of(header, len(header) + len(raw)).replace(b"host: x", b"host: x\r\nexpect: 100-continue")
+    with connected(server) as line:
+        line.sendall(head)
+        assert line.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        line.sendall(header + raw)
+        check(line, a, b)
+
+
+def test_a_json_part_longer_than_the_body_reads_nothing_of_the_next_request(server: Server) -> None:
+    a, b = tensors(100_000, 100_000)
+    header, raw = body_of(a, b)
+    head = b"POST /v2/models/swap/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n"
+    with connected(server) as line:
+        line.sendall(head + b"inference-header-content-length: 90000\r\n\r\n")
+        line.sendall(b" " * 50_000 + head_of(header, len(header) + len(raw)) + header + raw)
+        status, _ = read_answer(line)
+        assert status.startswith(b"HTTP/1.1 422"), status
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+def test_a_refused_body_is_read_over_and_the_next_request_answered(server: Server) -> None:
+    a, b = tensors(500_000, 500_000)
+    header, raw = body_of(a, b)
+    with connected(server) as line, line.makefile("rb") as got:
+        for _ in range(3):
+            line.sendall(head_of(header, len(header) + len(raw) + 5) + header)
+            assert got.readline().startswith(b"HTTP/1.1 422"), "before the body has come"
+            headers = dict(raw.lower().strip().split(b": ", 1) for raw in iter(got.readline, b"\r\n"))
+            got.read(int(headers[b"content-length"]))
+            line.sendall(raw + b"GET /")
+        line.sendall(head_of(header, len(header) + len(raw)) + header + raw)
+        assert got.readline().startswith(b"HTTP/1.1 200")
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+def test_routes_that_read_by_themselves_find_such_bodies_too(server: Server) -> None:
+    extra = {"inference-header-content-length": "3"}
+    index = httpx.post(server.url + "/v2/repository/index", content=b'{"ready": true}', headers=extra)
+    assert [entry["name"] for entry in index.json()] == ["swap"]
+    refused = httpx.post(server.url + "/v2/repository/index", content=b" " * 1_000_000, headers=extra)
+    assert refused.status_code == 413
+    document = {"inputs": {name: {"dtype": "UINT8", "shape": [1, 30000], "data": [7] * 30000} for name in "ab"}}
+    answer = httpx.post(server.url + "/v1/models/swap:predict", json=document, headers=extra)
+    assert answer.json()["outputs"]["c"]["shape"] == [1, 30000]
