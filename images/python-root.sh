@@ -60,7 +60,8 @@ echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 cp /etc/os-release "$root/etc/os-release"
 
 for file in $(cat "$root/.copied") "$stdlib/os.py" /usr/share/ca-certificates/mozilla; do
-    dpkg-query -S "$file" "${file#/usr}" 2>/dev/null | head -n 1 | sed 's/: .*//; s/:.*//; s/,.*//'
+    # Of what a package put in another's place (dash: /bin/sh) it first names the diversion.
+    dpkg-query -S "$file" "${file#/usr}" 2>/dev/null | grep -v '^diversion ' | head -n 1 | sed 's/: .*//; s/:.*//; s/,.*//'
 done | sort -u | while read -r package; do
     dpkg-query -s "$package" >"$root/var/lib/dpkg/status.d/$package"
 done
