@@ -30,7 +30,6 @@ from podium.serving.assignments import AssignmentDesk
 from podium.serving.begun import BegunServer
 from podium.serving.drain import drain
 from podium.serving.group import PodOptions, PodResources
-from podium.serving.memory import available_bytes
 from podium.serving.report import build_report
 from podium.serving.residents import Residents
 from podium.serving.shared_groups import SharedGroups
@@ -39,6 +38,7 @@ from podium.telemetry.cgroup import MemoryState, memory_state
 from podium.telemetry.garbage import GarbageControl
 from podium.telemetry.logging import get_logger
 from podium.telemetry.loop_lag import LoopLag
+from podium.telemetry.processes import available_bytes
 from podium.telemetry.tracing import tracing
 from podium_crds.assignment import Report
 

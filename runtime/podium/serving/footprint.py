@@ -7,41 +7,36 @@ been held, and what it lets pass is still held to its budget while it loads (pod
 |---|---|
 | Torch, built from `model.safetensors` | mapped once for all instances; where `dtype` changes it, a copy in each |
 | Torch, an exported file; Onnx | the file, in each instance |
-| VLLM on the CPU | every `.safetensors` file at 16 bits, in each instance |
+| VLLM on the CPU | in each instance: the weights in its `dtype`, the KV cache, half a GiB for each process of vLLM |
 | Python, Handler | every `.safetensors` file, mapped once |
 
 On a GPU nothing is counted.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
 
+from podium.weights.files import ITEM_BYTES, WHOLE, tensors
+from podium.weights.vllm import need_of
 from podium_crds.assignment import EngineKind, Member
 
 MIB = 1 << 20
-WEIGHTS = "model.safetensors"
-MAX_HEADER_BYTES = 64 * MIB
-ITEM_BYTES: Mapping[str, int] = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
 FLOATS: Mapping[str, str] = {"FP16": "F16", "BF16": "BF16", "FP32": "F32"}
 """The API's names of what Torch can be asked for → the file format's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes of weights."""
+    """Bytes that a loaded member takes at least."""
 
     mapped_bytes: int = 0
     """Of files, shared by all instances through the page cache."""
     private_bytes: int = 0
     """Of each instance's own memory."""
+    parts: str = ""
+    """What makes up an instance's own memory, where that is more than weights."""
 
     def total(self, instances: int) -> int:
         """Of all instances together."""
@@ -56,11 +51,12 @@ def footprint_of(member: Member, artifact_dir: Path, *, on_cpu: bool) -> Footpri
     engine = member.engine
     match engine.kind:
         case EngineKind.TORCH if engine.file is None:
-            return _of_mapped(artifact_dir / WEIGHTS, FLOATS.get(engine.dtype or ""))
+            return _of_mapped(artifact_dir / WHOLE, FLOATS.get(engine.dtype or ""))
         case EngineKind.TORCH | EngineKind.ONNX:
             return Footprint(private_bytes=_size(artifact_dir / (engine.file or "")))
         case EngineKind.VLLM:
-            return Footprint(private_bytes=sum(_at_16_bits(file) for file in _weights(artifact_dir)))
+            need = need_of(artifact_dir, engine.parameters)
+            return Footprint(private_bytes=need.total, parts=str(need))
         case EngineKind.PYTHON | EngineKind.HANDLER:
             return Footprint(mapped_bytes=sum(_size(file) for file in _weights(artifact_dir)))
 
@@ -69,44 +65,30 @@ def does_not_fit(name: str, footprint: Footprint, instances: int, left_bytes: in
     """Why a load is refused, and what to change."""
     parts = []
     if footprint.private_bytes:
-        parts.append(f"{instances} x {_mib(footprint.private_bytes)} in its instances")
+        of = f": {footprint.parts}" if footprint.parts else ""
+        parts.append(f"{instances} x {_mib(footprint.private_bytes)} in its instances{of}")
     if footprint.mapped_bytes:
         parts.append(f"{_mib(footprint.mapped_bytes)} mapped for all of them")
     has = "the machine has" if limit_bytes is None else f"the container of {_mib(limit_bytes)} has"
     fewer = ", or lower instances" if instances > 1 and footprint.private_bytes else ""
+    fewer += ", or lower engineArgs.kv_cache_memory_bytes" if footprint.parts else ""
+    taken = "loaded it takes" if footprint.parts else "its weights take"
     return (
-        f"{name} does not fit: its weights take {_mib(footprint.total(instances))} ({', '.join(parts)}), and {has} "
+        f"{name} does not fit: {taken} {_mib(footprint.total(instances))} ({', '.join(parts)}), and {has} "
         f"{_mib(max(0, left_bytes))} left beside the arena and what is loaded; raise resources.limits.memory{fewer}"
     )
 
 
 def _of_mapped(weights: Path, wanted: str | None) -> Footprint:
-    tensors = _tensors(weights)
-    floats = {kind for kind, _ in tensors if kind.startswith(("F", "BF"))}
+    found = tensors(weights)
+    floats = {kind for kind, _ in found if kind.startswith(("F", "BF"))}
     if wanted is None or floats <= {wanted}:
         return Footprint(mapped_bytes=_size(weights))
-    converted = sum(count for kind, count in tensors if kind in floats) * ITEM_BYTES[wanted]
+    converted = sum(count for kind, count in found if kind in floats) * ITEM_BYTES[wanted]
     return Footprint(
-        mapped_bytes=sum(count * ITEM_BYTES.get(kind, 0) for kind, count in tensors if kind not in floats),
+        mapped_bytes=sum(count * ITEM_BYTES.get(kind, 0) for kind, count in found if kind not in floats),
         private_bytes=converted,
     )
-
-
-def _at_16_bits(weights: Path) -> int:
-    """vLLM reads what is stored wider as 16 bits, unless it is told otherwise."""
-    return sum(count * min(ITEM_BYTES.get(kind, 0), 2) for kind, count in _tensors(weights))
-
-
-def _tensors(weights: Path) -> list[tuple[str, int]]:
-    """(type, elements) of each tensor of a safetensors file: 8 bytes of length, a JSON header, the data."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError), weights.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length <= MAX_HEADER_BYTES:
-            header: Mapping[str, Any] = json.loads(file.read(length))
-            return [
-                (str(entry["dtype"]), prod(entry["shape"])) for name, entry in header.items() if name != "__metadata__"
-            ]
-    return []
 
 
 def _weights(folder: Path) -> Iterator[Path]:

@@ -4,11 +4,10 @@ On cgroup v2 the kernel ends the whole container when it runs out, so what serve
 """
 
 import asyncio
-from pathlib import Path
 
 from podium.serving.process import ChildProcess
 from podium.telemetry.cgroup import MemoryState, memory_state
-from podium.telemetry.processes import anonymous_bytes_of_tree
+from podium.telemetry.processes import anonymous_bytes_of_tree, available_bytes
 
 MIB = 1 << 20
 RESERVE_BYTES = 64 * MIB
@@ -31,14 +30,6 @@ def left_bytes(state: MemoryState, available: int | None = None) -> int:
     headroom = state.headroom_bytes
     machine = available_bytes() if available is None else available
     return (machine if headroom is None else min(headroom, machine)) - RESERVE_BYTES
-
-
-def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """What the machine can give without swapping."""
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"{meminfo} does not say how much memory is available")
 
 
 async def overrun(process: ChildProcess, budget_bytes: int) -> int:

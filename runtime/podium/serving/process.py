@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from podium.telemetry.processes import children_of
+from podium.telemetry.processes import children_of, tree_of
 
 PR_SET_CHILD_SUBREAPER = 36
 _FIRST_FREE_FD = 64
@@ -163,6 +163,15 @@ def described_death(status: int | None) -> str:
     return (
         f"{words} (native code writing to an input ends so, as inputs are mapped read-only: x = x / 255, not x /= 255)"
     )
+
+
+def memory_bytes_of_tree(root: int) -> tuple[int, int]:
+    """Private bytes of a process and its descendants together, and shared ones of the one that has most. Blocking.
+
+    Children have the libraries in common with their parent, so what they share is counted once.
+    """
+    measured = [memory_bytes(pid) for pid in tree_of(root)]
+    return sum(private for private, _ in measured), max((shared for _, shared in measured), default=0)
 
 
 def memory_bytes(pid: int) -> tuple[int, int]:

@@ -39,7 +39,7 @@ from podium.serving.llm_totals import LlmTotals
 from podium.serving.memory import load_budget, overrun, too_large
 from podium.serving.pod import PodResources
 from podium.serving.priority import hold_back, let_go
-from podium.serving.process import described_death, described_exit, memory_bytes
+from podium.serving.process import described_death, described_exit, memory_bytes_of_tree
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Artifact, Member
 from podium_crds.reasons import Reason
@@ -270,7 +270,7 @@ class Supervisor:
 
     async def _measure(self, life: Life) -> None:
         if life.process.alive:
-            self.private_bytes, self.shared_bytes = await asyncio.to_thread(memory_bytes, life.process.pid)
+            self.private_bytes, self.shared_bytes = await asyncio.to_thread(memory_bytes_of_tree, life.process.pid)
 
     def _mourn(self, status: int | None, journal_fd: int) -> None:
         how = described_death(status)

@@ -56,3 +56,11 @@ def anonymous_bytes(pid: int) -> int:
 def anonymous_bytes_of_tree(root: int) -> int:
     """The sum over a process and its descendants."""
     return sum(anonymous_bytes(pid) for pid in tree_of(root))
+
+
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """What the machine can give without swapping. Raises OSError."""
+    for line in meminfo.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * KIB
+    raise OSError(f"{meminfo} does not say how much memory is available")

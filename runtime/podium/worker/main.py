@@ -48,7 +48,7 @@ def serve(bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal
         if bootstrap.role is Role.CODECS:
             return _serve_codecs(bootstrap, link, view, journal, member)
         with held_to(bootstrap.load_bytes, artifact_dir):
-            engine = build_engine(member, artifact_dir, bootstrap.device)
+            engine = build_engine(member, artifact_dir, bootstrap.device, bootstrap.load_bytes)
             if not isinstance(engine, AsyncEngine):
                 engine.load()
                 engine.warm_up()
@@ -115,8 +115,11 @@ def _declared(member: Member) -> dict[str, TensorSpec]:
     return {spec.name: spec for spec in member.outputs}
 
 
-def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine | AsyncEngine:
-    """The backend of that kind. Its libraries are imported here, unless the fork server had them."""
+def build_engine(
+    member: Member, artifact_dir: Path, device: str, load_bytes: int | None = None
+) -> Engine | AsyncEngine:
+    """The backend of that kind. Its libraries are imported here, unless the fork server had them. `load_bytes`: memory
+    that the load may take, for engines that divide it up themselves."""
     context = context_of(member, artifact_dir, device)
     match member.engine.kind:
         case EngineKind.TORCH:
@@ -138,7 +141,7 @@ def build_engine(member: Member, artifact_dir: Path, device: str) -> Engine | As
         case EngineKind.VLLM:
             from podium.engines.vllm.engine import VllmEngine
 
-            return VllmEngine(member, artifact_dir, device)
+            return VllmEngine(member, artifact_dir, device, load_bytes)
     assert_never(member.engine.kind)
 
 

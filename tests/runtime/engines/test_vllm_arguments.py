@@ -3,7 +3,7 @@
 import pytest
 
 from podium.engines.base import LoadError
-from podium.engines.vllm.arguments import MIB, checked_arguments, cpu_kv_bytes, refusal
+from podium.engines.vllm.arguments import checked_arguments, refusal
 
 KNOWN = {"max_model_len", "max_num_seqs", "dtype", "kv_cache_memory_bytes", "worker_cls", "generation_config"}
 
@@ -68,11 +68,3 @@ def test_all_faults_are_told_at_once() -> None:
 def test_the_plain_arguments_of_a_language_model_are_not_refused() -> None:
     wanted = ("max_model_len", "max_num_seqs", "tensor_parallel_size", "quantization", "gpu_memory_utilization", "seed")
     assert [name for name in wanted if refusal(name)] == []
-
-
-@pytest.mark.parametrize(
-    ("headroom", "weights", "expected"),
-    [(1 << 30, 512 * MIB, 128 * MIB), (64 << 30, 1 << 30, 4096 * MIB), (100 * MIB, 1 << 30, 64 * MIB)],
-)
-def test_the_cache_on_a_cpu_is_a_part_of_what_is_left(headroom: int, weights: int, expected: int) -> None:
-    assert cpu_kv_bytes(headroom, weights) == expected

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 
 from podium_crds.assignment import Assignment, Report
 from podium_crds.keys import ADMIN_ASSIGNMENT_PATH, ADMIN_REPORT_PATH, ASSIGNMENT_FILE
@@ -218,3 +219,25 @@ def served(folder: Path, yaml: str, *arguments: str, arena_mib: int = 16, **envi
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def cgroup(limit_bytes: int) -> Iterator[tuple[str, ...]]:
+    """A command that runs another one in a memory cgroup of its own; the test is skipped where none can be made."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    path = next((line.split(":", 2)[2] for line in lines if ":memory:" in line), "/")
+    v1, v2 = Path("/sys/fs/cgroup/memory") / path.lstrip("/"), Path("/sys/fs/cgroup")
+    parent, setting = (v1, "memory.limit_in_bytes") if v1.exists() else (v2, "memory.max")
+    folder = parent / f"podium-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / setting).write_text(str(limit_bytes))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    try:
+        yield "sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(folder)
+    finally:
+        until(lambda: not (folder / "cgroup.procs").read_text(), "the cgroup is empty")
+        folder.rmdir()

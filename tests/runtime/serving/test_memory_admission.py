@@ -1,18 +1,16 @@
 """A model whose weights cannot fit is refused before it is loaded, with the numbers and the way out."""
 
 import asyncio
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-import pytest
 from tests.runtime.serving.builders import SLOW_CODE, a_member, a_revision, an_assignment
-from tests.runtime.serving.processes import running_pod, until
+from tests.runtime.serving.processes import cgroup, running_pod
 
-from podium.serving.footprint import Footprint, footprint_of
+from podium.serving.footprint import Footprint, does_not_fit, footprint_of
+from podium.weights.vllm import MIN_CPU_KV_BYTES, PROCESS_BYTES
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Report, Revision
 from podium_crds.reasons import Reason
 
@@ -64,40 +62,20 @@ def test_files_that_are_read_count_in_each_instance(tmp_path: Path) -> None:
     assert of(tmp_path, EngineKind.TORCH, file="graph.onnx", format="TorchScript") == Footprint(private_bytes=5000)
 
 
-def test_language_models_count_at_16_bits_in_each_instance(tmp_path: Path) -> None:
+def test_language_models_count_with_their_cache_and_processes_in_each_instance(tmp_path: Path) -> None:
     safetensors(tmp_path / "model-1-of-2.safetensors", {"a": ("F32", (500,), 2000)})
     safetensors(tmp_path / "model-2-of-2.safetensors", {"b": ("BF16", (500,), 1000), "c": ("I8", (10,), 10)})
-    assert of(tmp_path, EngineKind.VLLM) == Footprint(private_bytes=2010)
+    found = of(tmp_path, EngineKind.VLLM, parameters={"kv_cache_memory_bytes": 100 * MIB})
+    assert found.private_bytes == 2010 + 100 * MIB + 2 * PROCESS_BYTES
+    assert "KV cache 100 MiB" in does_not_fit("m", found, 2, 0, None)
 
 
 def test_on_a_gpu_and_of_what_cannot_be_read_nothing_is_counted(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
-    assert of(tmp_path, EngineKind.VLLM) == Footprint()
+    assert of(tmp_path, EngineKind.VLLM).private_bytes == MIN_CPU_KV_BYTES + 2 * PROCESS_BYTES
     assert of(tmp_path, EngineKind.ONNX, file="missing.onnx") == Footprint()
     safetensors(tmp_path / "model.safetensors", {"a": ("F32", (500,), 2000)})
     assert footprint_of(a_member(2), tmp_path, on_cpu=False) == Footprint()
-
-
-@contextlib.contextmanager
-def cgroup(limit_bytes: int) -> Iterator[tuple[str, ...]]:
-    """A command that runs another one in a memory cgroup of its own; the test is skipped where none can be made."""
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    path = next((line.split(":", 2)[2] for line in lines if ":memory:" in line), "/")
-    v1, v2 = Path("/sys/fs/cgroup/memory") / path.lstrip("/"), Path("/sys/fs/cgroup")
-    parent, setting = (v1, "memory.limit_in_bytes") if v1.exists() else (v2, "memory.max")
-    folder = parent / f"podium-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / setting).write_text(str(limit_bytes))
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        pytest.skip(f"no memory cgroup can be made here: {error}")
-    try:
-        yield "sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(folder)
-    finally:
-        until(lambda: not (folder / "cgroup.procs").read_text(), "the cgroup is empty")
-        folder.rmdir()
 
 
 def a_heavy(factor: float, folder: Path, instances: int = 1) -> Revision:

@@ -46,6 +46,19 @@ IN_A_CHILD = """
         def infer(self, inputs):
             return {"y": inputs["x"]}
 """
+WITH_A_CHILD = """
+    import subprocess
+    import sys
+    class Model:
+        def load(self, ctx):
+            hold = "kept = b'x' * (100 << 20); print('held', flush=True); import time; time.sleep(600)"
+            self.child = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
+            self.child.stdout.readline()
+        def infer(self, inputs):
+            return {"y": inputs["x"]}
+        def unload(self):
+            self.child.kill()
+"""
 LARGE_WHEN_LOADED = """
     class Model:
         def infer(self, inputs):
@@ -82,6 +95,11 @@ async def test_a_child_of_the_model_that_lifts_its_limit_is_seen_and_ended(
 ) -> None:
     with pytest.raises(WorkerLoadError, match=r"MiB of private memory.*raise resources\.limits\.memory"):
         await groups.start(IN_A_CHILD)
+
+
+async def test_what_a_model_holds_in_its_children_counts_as_its_own(groups: GroupMaker) -> None:
+    group = await groups.start(WITH_A_CHILD)
+    assert group.stats().private_bytes > 100 * MIB
 
 
 async def test_the_limit_ends_with_the_load(groups: GroupMaker, small_budget: int) -> None:

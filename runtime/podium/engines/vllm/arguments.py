@@ -11,12 +11,6 @@ from typing import Any
 
 from podium.engines.base import LoadError
 
-MIB = 1 << 20
-MIN_CPU_KV_BYTES = 64 * MIB
-MAX_CPU_KV_BYTES = 4096 * MIB
-CPU_KV_SHARE = 4
-"""On a CPU, one in this many parts of the memory that is left goes to the KV cache."""
-
 _PODIUM = "Podium sets it"
 _FILES = "a model's files come from its source alone"
 _CODE = "it would load code that is not the model's pinned own"
@@ -60,12 +54,6 @@ def checked_arguments(given: Mapping[str, Any], known: Collection[str], version:
     if faults:
         raise LoadError("; ".join(faults))
     return dict(given)
-
-
-def cpu_kv_bytes(headroom_bytes: int, weight_bytes: int) -> int:
-    """The KV cache where neither the resource nor a GPU's memory says how large it is: a part of what is left."""
-    left = headroom_bytes - weight_bytes
-    return max(MIN_CPU_KV_BYTES, min(MAX_CPU_KV_BYTES, left // CPU_KV_SHARE // MIB * MIB))
 
 
 def _fault(name: str, value: Any, known: Collection[str], version: str) -> str | None:

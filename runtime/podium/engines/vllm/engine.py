@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from podium.engines.base import Arrays, LoadError, StreamRequest
-from podium.engines.vllm.arguments import checked_arguments, cpu_kv_bytes
+from podium.engines.vllm.arguments import checked_arguments
 from podium.engines.vllm.call import App, Exchange, Head
 from podium.engines.vllm.guard import cache_folder, forget_semaphores, private_folder, start_guard
 from podium.engines.vllm.measure import Measures
 from podium.engines.vllm.plugin import NAME
 from podium.errors import InvalidInput
 from podium.ipc.llm_stats import LlmStats
-from podium.telemetry.cgroup import memory_state
+from podium.telemetry.processes import available_bytes
+from podium.weights.vllm import need_of, ranks_of
 from podium_crds.assignment import Member
 
 PATHS = frozenset({"/v1/completions", "/v1/chat/completions"})
@@ -44,11 +45,12 @@ class VllmEngine:
 
     slow_reader_timeout_s: float | None = SLOW_READER_TIMEOUT_S
 
-    def __init__(self, member: Member, artifact_dir: Path, device: str) -> None:
-        """Nothing is imported yet."""
+    def __init__(self, member: Member, artifact_dir: Path, device: str, load_bytes: int | None = None) -> None:
+        """Nothing is imported yet. `load_bytes`: memory that a load on a CPU may take; None: what the machine has."""
         self._member = member
         self._artifact_dir = artifact_dir
         self._device = device
+        self._load_bytes = load_bytes
         self._measures = Measures()
         self._folder: Path | None = None
         self._guard: object = None
@@ -183,7 +185,9 @@ class VllmEngine:
         if on_cpu:
             # Compiling needs a C++ compiler, which no image of ours has.
             defaults |= {"enforce_eager": True, "max_model_len": -1}
-            defaults["kv_cache_memory_bytes"] = cpu_kv_bytes(_headroom_bytes(), _weight_bytes(self._artifact_dir))
+            budget = available_bytes() if self._load_bytes is None else self._load_bytes
+            need = need_of(self._artifact_dir, given, budget)
+            defaults["kv_cache_memory_bytes"] = need.kv_cache // ranks_of(given)
         own = {
             "model": str(self._artifact_dir),
             "served_model_name": [self._member.name, f"{self._member.name}@{self._member.version}"],
@@ -245,13 +249,3 @@ def _bytes(value: bytes) -> Any:
     array = np.empty(1, dtype=object)
     array[0] = value
     return array
-
-
-def _headroom_bytes() -> int:
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    headroom = memory_state().headroom_bytes
-    return machine if headroom is None else min(machine, headroom)
-
-
-def _weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
