@@ -10,12 +10,13 @@ from pathlib import Path
 
 import yaml
 
-from podium_crds.assignment import Assignment, DrainPolicy, Generation
+from podium_crds.assignment import Assignment, DrainPolicy, Generation, ResourceRef
 from podium_crds.compile import compile_assignment
 from podium_crds.errors import CrdsError, Problem, ResourceError
 from podium_crds.model import InferenceModel
 from podium_crds.parse import MAX_TEXT_BYTES, Resource, load_resources
 from podium_crds.revision import RevisionRecord, revision_of
+from podium_crds.rollout import RolloutSpec
 
 IMAGE = "local"
 RELATIVE = re.compile(r"file:(?P<path>\.{1,2}/[^\s\"'{},]*)")
@@ -36,6 +37,14 @@ class LocalSpec:
         """Resources that ask for API keys, whose Secret is not at hand here."""
         found = (r.metadata.name for r in self.resources if r.spec.exposure.auth.api_key_secret_ref is not None)
         return tuple(found)
+
+    @property
+    def rollouts(self) -> Mapping[ResourceRef, RolloutSpec]:
+        """How each resource wants to be replaced."""
+        return {
+            record.resource: resource.spec.rollout
+            for resource, record in zip(self.resources, self.records, strict=True)
+        }
 
     def assignments(self, sequence: int) -> tuple[Assignment, ...]:
         """One for each resource that is served by itself, with all traffic on its one revision."""

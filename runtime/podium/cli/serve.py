@@ -11,17 +11,14 @@ import uvloop
 from pydantic import ValidationError
 
 from podium import wiring
+from podium.cli.following import Follower
 from podium.cli.local_files import compile_texts, explain, read_texts
 from podium.cli.progress import Progress
 from podium.errors import PodiumError
 from podium.serving.begun import BegunServer
 from podium.settings import Settings, UnknownSettingError, read_settings
 from podium.telemetry.logging import configure
-from podium.wiring import Runtime
-from podium_crds.assignment import Assignment, ResourceRef
 from podium_crds.errors import CrdsError
-
-POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +83,13 @@ async def _serve_files(
         if runtime.grpc is not None:
             typer.echo(f"gRPC on {settings.host}:{runtime.grpc.port}")
         progress = Progress(runtime.residents)
-        runtime.residents.on_change = progress.show
-        follower = _Follower(runtime, paths, texts)
+        follower = Follower(runtime, paths, texts)
+
+        def changed() -> None:
+            progress.show()
+            follower.look()
+
+        runtime.residents.on_change = changed
         follower.apply()
         watch = runtime.run_beside(follower.follow(), "file watch")
         try:
@@ -98,51 +100,6 @@ async def _serve_files(
                 await runtime.drain()
         finally:
             watch.cancel()
-
-
-class _Follower:
-    """Applies the files, and again whenever their content changes."""
-
-    def __init__(self, runtime: Runtime, paths: tuple[Path, ...], texts: Mapping[Path, str]) -> None:
-        self._runtime = runtime
-        self._paths = paths
-        self._texts = dict(texts)
-        self._sequence = 0
-        self._served: dict[ResourceRef, Assignment] = {}
-
-    async def follow(self) -> None:
-        """Looks at the files until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            try:
-                texts = await asyncio.to_thread(read_texts, self._paths)
-            except CrdsError:
-                continue  # an editor replaces a file in two steps; the next look finds it
-            if texts != self._texts:
-                self._texts = texts
-                typer.echo("files changed")
-                self.apply()
-
-    def apply(self) -> None:
-        """Takes on what the files say; on an error says why, and goes on serving as before."""
-        self._sequence += 1
-        try:
-            spec = compile_texts(self._texts)
-            assignments = spec.assignments(self._sequence)
-        except CrdsError as error:
-            for line in explain(error):
-                typer.echo(f"error: {line}", err=True)
-            typer.echo("nothing was changed; still serving as before", err=True)
-            return
-        for name in spec.guarded if self._runtime.settings.api_keys_path is None else ():
-            typer.echo(f"warning: {name} asks for API keys, and anybody may ask it here: give --api-key-file", err=True)
-        for assignment in assignments:
-            self._runtime.residents.apply(assignment)
-        gone = self._served.keys() - {assignment.resource for assignment in assignments}
-        for resource in gone:
-            typer.echo(f"{resource.name}: removed")
-            self._runtime.removals.add(asyncio.create_task(self._runtime.residents.remove(resource)))
-        self._served = {assignment.resource: assignment for assignment in assignments}
 
 
 def _run(main: Coroutine[object, object, None]) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 from podium.serving.callee import Callee
 from podium.serving.errors import RevisionFailedError
@@ -53,6 +54,7 @@ class HostedRevision:
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
         self._attempts = 0
+        self._again = asyncio.Event()
 
     @property
     def name(self) -> str:
@@ -118,6 +120,11 @@ class HostedRevision:
         self.failure = Failure(reason=reason, message=clipped, exit_code=exit_code, time=utc_now())
         log.warning("revision_failed", resource=self.resource.name, revision=self.name, reason=reason, message=clipped)
 
+    def try_again(self) -> None:
+        """Has a load that failed begin anew at once: what was in its way is gone."""
+        self._attempts = 0
+        self._again.set()
+
     async def end(self) -> None:
         """Gives up a load, or waits for the last answer; then lets the workers go. Idempotent."""
         if self.live is None:
@@ -162,7 +169,10 @@ class HostedRevision:
         """Returns when another attempt is due; waits on while the revision is not wanted for serving."""
         self._attempts += 1
         longest = min(RETRY_CAP_S, RETRY_BASE_S * 2**self._attempts)
-        await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - jitter
+        self._again.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(random.uniform(longest / 2, longest)):  # noqa: S311 - jitter
+                await self._again.wait()
         while not self.is_wanted_for_serving:  # noqa: ASYNC110 - for as long as the assignment says so
             await asyncio.sleep(RETRY_BASE_S)
 

@@ -51,6 +51,8 @@ class Resident:
         self._ending: dict[HostedRevision, asyncio.Task[None]] = {}
         self._shadowing = Shadowing(groups.shadow_bytes, clock)
         self._is_ending = False
+        self._making_room: asyncio.Task[None] | None = None
+        """Set while what serves ends, so that its successor can be loaded: nothing is loaded or routed meanwhile."""
 
     @property
     def drain_policy(self) -> DrainPolicy:
@@ -61,6 +63,11 @@ class Resident:
     def active(self) -> HostedRevision | None:
         """The revision with the largest share of traffic."""
         return max(self._targets, key=lambda target: target[1])[0] if self._targets else None
+
+    @property
+    def is_making_room(self) -> bool:
+        """Whether what served is ending so that its successor can be loaded."""
+        return self._making_room is not None
 
     def weight(self, hosted: HostedRevision) -> int:
         """Share of traffic that a revision has now."""
@@ -75,6 +82,33 @@ class Resident:
         self._applied = assignment
         self._retune()
         self._give_another_chance(assignment)
+        self._settle()
+
+    def recreate(self, assignment: Assignment) -> None:
+        """As `apply`, for what does not fit beside what serves: that ends first, after its last answer. A declared gap.
+
+        New requests are answered with NotReadyError from now until what the assignment names is ready.
+        """
+        self._applied = assignment
+        if self._making_room is None:
+            self._making_room = asyncio.create_task(self._make_room(), name=f"make room {self.resource.name}")
+
+    async def _make_room(self) -> None:
+        self._targets = ()
+        self._router.publish(Route(self.resource))
+        log.warning("recreate_began", resource=self.resource.name)
+        try:
+            for hosted in tuple(self.hosted):
+                if hosted.live is not None and (self._applied is None or not _names(self._applied, hosted)):
+                    self._begin_end(hosted)
+            self._on_change()
+            while self._ending:
+                await asyncio.wait(tuple(self._ending.values()))
+            await self._groups.gone()
+        finally:
+            self._making_room = None
+        for hosted in self.hosted:
+            hosted.try_again()
         self._settle()
 
     def check_health(self) -> None:
@@ -99,6 +133,9 @@ class Resident:
     async def end(self) -> None:
         """Takes the resource out of routing and unloads everything."""
         self._is_ending = True
+        if self._making_room is not None:
+            self._making_room.cancel()
+            await asyncio.wait((self._making_room,))
         self._targets = ()
         self._shadowing.close()
         self._router.withdraw(self.resource)
@@ -116,6 +153,9 @@ class Resident:
 
     def _settle(self) -> None:
         if self._is_ending or self._applied is None:
+            return
+        if self._making_room is not None:
+            self._on_change()
             return
         self._start_missing(self._applied)
         self._route(self._applied)

@@ -45,6 +45,14 @@ class Residents:
         resident.apply(assignment)
         return resident
 
+    def recreate(self, assignment: Assignment) -> None:
+        """As `apply`, with a gap: what serves the resource ends before anything that the assignment names is loaded."""
+        resident = self._by_key.get((assignment.resource.kind, assignment.resource.name))
+        if resident is None:
+            self.apply(assignment)
+        else:
+            resident.recreate(assignment)
+
     async def remove(self, resource: ResourceRef) -> None:
         """Stops serving a resource, after its last answer."""
         resident = self._by_key.pop((resource.kind, resource.name), None)

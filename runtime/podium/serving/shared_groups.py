@@ -158,10 +158,14 @@ class SharedGroups:
                 sizes.update(shared.group.stats().batch_sizes)
         return tuple(rows for rows, _ in sizes.most_common(WARMED_SIZES))
 
-    async def stopped(self) -> None:
-        """Waits until every group that was let go of has ended; bounded by their grace. Nobody is called any more."""
+    async def gone(self) -> None:
+        """Waits until every group that was let go of has ended, and its memory is free; bounded by their grace."""
         if self._stopping:
-            await asyncio.wait(self._stopping)
+            await asyncio.wait(tuple(self._stopping))
+
+    async def stopped(self) -> None:
+        """As `gone`, at the very end: nobody is called any more."""
+        await self.gone()
         await self.remotes.close()
 
     async def _fetch(self, shared: SharedGroup) -> None:
