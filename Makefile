@@ -71,8 +71,9 @@ test-vllm: setup-vllm ## The tests of engine VLLM alone, under its own environme
 test-quick: setup setup-browser ## The tests that need no API server
 	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration --ignore tests/mutants
 
-fuzz: setup ## The property tests with new examples (make test repeats the same ones), and each planner rule taken away in turn
+fuzz: setup ## The property tests with new examples (make test repeats the same ones), the operator killed after every write, and each planner rule taken away in turn
 	$(BIN)/python -m pytest tests -m hypothesis --hypothesis-profile search --ignore tests/mutants
+	PODIUM_EVERY_WRITE=1 $(BIN)/python -m pytest tests/integration/test_operator_killed.py
 	$(BIN)/python -m pytest tests/mutants
 
 e2e: setup ## The end-to-end suite on a real cluster (brings one up and takes it down again)

@@ -2,16 +2,13 @@
 
 import signal
 from collections.abc import Callable
-from typing import Any
 
-import aiohttp
 import pytest
 from tests.support.controlplane import ControlPlane
 from tests.support.operator_process import OperatorProcess
 from tests.support.waiting import eventually
-from tests.support.world import CHAIN, Asking, World, scale
+from tests.support.world import CHAIN, Asking, World, chain, scale
 
-from podium_operator.kube.client import Manifest
 from podium_operator.kube.kinds import Ref
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(300)]
@@ -272,48 +269,6 @@ async def test_a_service_of_someone_else_is_left_alone(world: World, operator: O
     assert (await world.client.get(Ref("Service", world.namespace, "scale")))["spec"]["selector"] == {"app": "mine"}
 
 
-def chain(namespace: str, member: dict[str, Any]) -> Manifest:
-    """A pipeline that multiplies by a member, and then by ten."""
-    tensor = {"dtype": "FP32", "shape": [-1]}
-    tenfold = {
-        "source": {"uri": "configmap://code"},
-        "engine": "Python",
-        "python": {"entrypoint": "scale:Scale", "parameters": {"factor": 10}},
-        "inputs": [{"name": "x", **tensor}],
-        "outputs": [{"name": "y", **tensor}],
-    }
-    return {
-        "apiVersion": "podium.dev/v1alpha1",
-        "kind": "InferencePipeline",
-        "metadata": {"name": "chain", "namespace": namespace},
-        "spec": {
-            "models": [{"name": "first", **member}, {"name": "second", "inline": tenfold}],
-            "steps": [
-                {"name": "one", "model": "first", "inputs": [{"name": "x", "from": "request.x"}]},
-                {"name": "two", "model": "second", "inputs": [{"name": "x", "from": "one.y"}]},
-            ],
-            "outputs": [{"name": "y", "from": "two.y"}],
-            "rollout": {"propagationSeconds": 1, "drainTimeoutSeconds": 5, "rollbackWindowSeconds": 30},
-        },
-    }
-
-
-async def run_chain(world: World, x: float) -> float:
-    ready = [
-        pod
-        for pod in world.node.pods.values()
-        if pod.ready_since and "podium.dev/pipeline" in pod.manifest["metadata"]["labels"]
-    ]
-    assert ready, "no pod of the pipeline is ready"
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
-        session.post(f"{ready[0].url}/v1/pipelines/chain:run", json={"inputs": {"x": [x]}}) as answer,
-    ):
-        body = await answer.json()
-        assert answer.status == 200, body
-        return float(body["outputs"]["y"]["data"][0])
-
-
 async def test_a_pipeline_waits_for_its_member_then_serves_and_follows_the_member_s_edits(
     world: World, operator: OperatorProcess
 ) -> None:
@@ -322,7 +277,7 @@ async def test_a_pipeline_waits_for_its_member_then_serves_and_follows_the_membe
     assert "scale" in message
     await world.apply(scale(world.namespace, 2, replicas=0))
     await world.until("Ready", "True", of=CHAIN)
-    assert await run_chain(world, 1.0) == 20.0
+    assert (await world.run(1.0))[0] == 20.0
     pods = world.node.uids()
     first = (await world.model(*CHAIN))["status"]["currentRevision"]
     await world.apply(scale(world.namespace, 3, replicas=0))
@@ -331,7 +286,7 @@ async def test_a_pipeline_waits_for_its_member_then_serves_and_follows_the_membe
         return bool((await world.model(*CHAIN))["status"]["currentRevision"] != first)
 
     await eventually(follows, within_s=60)
-    assert await run_chain(world, 1.0) == 30.0
+    assert (await world.run(1.0))[0] == 30.0
     assert world.node.uids() == pods
 
 
@@ -347,7 +302,7 @@ async def test_a_pipeline_that_refers_to_a_model_loads_nothing_for_it_and_is_not
     await world.until("Ready", "True", of=CHAIN)
     first = (await world.model(*CHAIN))["status"]["currentRevision"]
     with pytest.raises(AssertionError, match=r"cale at http://scale.*cannot be reached"):
-        await run_chain(world, 1.0)  # nobody resolves Service names here: the step has asked the right one
+        await world.run(1.0)  # nobody resolves Service names here: the step has asked the right one
     await world.apply(scale(world.namespace, 3))
     await world.until("Ready", "True")
     assert (await world.ask(1.0))[0] == 3.0
@@ -366,7 +321,7 @@ async def test_a_pipeline_takes_the_promoted_revision_of_a_member_with_pods_of_i
     first = (await world.model(*CHAIN))["status"]["updateRevision"]
     await world.apply(scale(world.namespace, -1))
     await world.until("UpToDate", "False", "RolledBack")
-    assert await run_chain(world, 1.0) == 20.0
+    assert (await world.run(1.0))[0] == 20.0
     assert (await world.model(*CHAIN))["status"]["updateRevision"] == first
 
 
@@ -379,7 +334,7 @@ async def test_a_pipeline_follows_the_promotion_of_its_member_at_once(world: Wor
     await world.until("Ready", "True")
 
     async def tenfold() -> bool:
-        return await run_chain(world, 1.0) == 30.0
+        return (await world.run(1.0))[0] == 30.0
 
     # Well below the half minute after which a settled resource is looked at anyway.
     await eventually(tenfold, within_s=20)

@@ -1,13 +1,15 @@
 """What a user does in one namespace of a real API server with a local node, and a client that keeps asking."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import aiohttp
 from tests.support.controlplane import ControlPlane
-from tests.support.local_node import LocalNode
+from tests.support.local_node import LocalNode, LocalPod
 from tests.support.waiting import eventually
 
+from podium_crds.keys import LABEL_MODEL, LABEL_PIPELINE
 from podium_operator.kube.client import KubeClient, Manifest
 from podium_operator.kube.kinds import Ref
 
@@ -59,6 +61,32 @@ def scale(
     }
 
 
+def chain(namespace: str, member: dict[str, Any]) -> Manifest:
+    """A pipeline that multiplies by a member, and then by ten."""
+    tensor = {"dtype": "FP32", "shape": [-1]}
+    tenfold = {
+        "source": {"uri": "configmap://code"},
+        "engine": "Python",
+        "python": {"entrypoint": "scale:Scale", "parameters": {"factor": 10}},
+        "inputs": [{"name": "x", **tensor}],
+        "outputs": [{"name": "y", **tensor}],
+    }
+    return {
+        "apiVersion": "podium.dev/v1alpha1",
+        "kind": "InferencePipeline",
+        "metadata": {"name": "chain", "namespace": namespace},
+        "spec": {
+            "models": [{"name": "first", **member}, {"name": "second", "inline": tenfold}],
+            "steps": [
+                {"name": "one", "model": "first", "inputs": [{"name": "x", "from": "request.x"}]},
+                {"name": "two", "model": "second", "inputs": [{"name": "x", "from": "one.y"}]},
+            ],
+            "outputs": [{"name": "y", "from": "two.y"}],
+            "rollout": {"propagationSeconds": 1, "drainTimeoutSeconds": 5, "rollbackWindowSeconds": 30},
+        },
+    }
+
+
 class World:
     """One namespace with its node, and what a user does in it."""
 
@@ -97,13 +125,25 @@ class World:
         assert found is not None
         return found
 
-    async def ask(self, x: float = 1.0) -> tuple[float, str]:
+    async def ask(self, x: float = 1.0, *, turn: int = 0) -> tuple[float, str]:
         """One request to some ready pod, as a Service would choose it: the answer and its revision."""
-        ready = [pod for pod in self.node.pods.values() if pod.ready_since and "terminating" not in pod.status]
+        return await self._asked(LABEL_MODEL, "/v1/models/scale:predict", x, turn)
+
+    async def run(self, x: float = 1.0, *, turn: int = 0) -> tuple[float, str]:
+        """One request to some ready pod of the pipeline `chain`: the answer and its revision."""
+        return await self._asked(LABEL_PIPELINE, "/v1/pipelines/chain:run", x, turn)
+
+    def ready(self, label: str) -> list[LocalPod]:
+        """Pods that carry the label and can be asked, none of them on its way out."""
+        pods = [pod for pod in self.node.pods.values() if label in pod.manifest["metadata"]["labels"]]
+        return [pod for pod in pods if pod.ready_since and "terminating" not in pod.status]
+
+    async def _asked(self, label: str, path: str, x: float, turn: int) -> tuple[float, str]:
+        ready = self.ready(label)
         assert ready, "no pod is ready"
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
-            session.post(f"{ready[0].url}/v1/models/scale:predict", json={"inputs": {"x": [x]}}) as answer,
+            session.post(f"{ready[turn % len(ready)].url}{path}", json={"inputs": {"x": [x]}}) as answer,
         ):
             body = await answer.json()
             assert answer.status == 200, body
@@ -113,11 +153,16 @@ class World:
 class Asking:
     """A client that keeps asking every ready pod in turn; each answer, and each failure."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, of: tuple[str, str] = MODEL) -> None:
         self._world = world
+        self._ask_one = world.run if of == CHAIN else world.ask
+        self._label = LABEL_PIPELINE if of == CHAIN else LABEL_MODEL
         self._asks = True
         self.answers: list[float] = []
         self.failures: list[str] = []
+        self.by_revision: dict[str, set[float]] = {}
+        """Answers that each revision gave, by the name that came with them."""
+        self.fewest_ready = len(world.ready(self._label))
 
     async def __aenter__(self) -> "Asking":
         self._task = asyncio.create_task(self._ask())
@@ -128,9 +173,15 @@ class Asking:
         await self._task
 
     async def _ask(self) -> None:
-        while self._asks:
+        for turn in itertools.count():
+            if not self._asks:
+                return
+            self.fewest_ready = min(self.fewest_ready, len(self._world.ready(self._label)))
             try:
-                self.answers.append((await self._world.ask())[0])
+                answer, revision = await self._ask_one(turn=turn)
             except (AssertionError, aiohttp.ClientError, TimeoutError) as exc:
                 self.failures.append(str(exc) or type(exc).__name__)
+            else:
+                self.answers.append(answer)
+                self.by_revision.setdefault(revision, set()).add(answer)
             await asyncio.sleep(0.02)
