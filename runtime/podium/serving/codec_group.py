@@ -4,6 +4,7 @@ A process of its own: what a hostile body does to a codec costs neither the mode
 hands, and a long body is read while the model works.
 """
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -43,11 +44,11 @@ class CodecGroup:
 
     @classmethod
     async def start(
-        cls, member: Member, artifact_dir: Path, forms: OwnForms, pod: PodResources, *, is_candidate: bool
+        cls, member: Member, artifact_dir: Path, forms: OwnForms, pod: PodResources, *, to_serve: asyncio.Event
     ) -> Self:
         """Starts the worker. Raises WorkerLoadError."""
         group = await WorkerGroup.start(
-            _codec_member(member), artifact_dir, pod=pod, is_candidate=is_candidate, role=Role.CODECS
+            _codec_member(member), artifact_dir, pod=pod, to_serve=to_serve, role=Role.CODECS
         )
         return cls(group, forms)
 

@@ -31,11 +31,12 @@ from podium.serving.hands import Hands, RunningBatch
 from podium.serving.hanging import Hangs
 from podium.serving.held_inputs import HeldInputs
 from podium.serving.lane import Lane
+from podium.serving.life import Events
 from podium.serving.outcomes import Outcomes, disown
 from podium.serving.pod import PodResources
 from podium.serving.run_devices import units_of
 from podium.serving.sending import Sender
-from podium.serving.supervisor import Events, Supervisor
+from podium.serving.supervisor import Supervisor
 from podium.serving.tally import Closed, Shed, Tally, why_closed
 from podium.serving.timer import PreciseTimer
 from podium.telemetry.timeline import CURRENT

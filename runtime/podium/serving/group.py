@@ -117,17 +117,19 @@ class WorkerGroup:
         artifact_dir: Path,
         *,
         pod: PodResources,
-        is_candidate: bool = False,
+        to_serve: asyncio.Event | None = None,
         role: Role = Role.MODEL,
     ) -> Self:
-        """Starts `member.instances` workers and waits until all have loaded. A candidate is held back until `promote`.
+        """Starts `member.instances` workers and waits until all have loaded.
 
+        Until `to_serve` is set they load as a candidate's, held back and in turns; without one they never do.
         Raises WorkerLoadError with the first failure; no process is left then.
         """
         group = cls(member, artifact_dir, pod, role)
-        for instance in group._instances:
-            instance.is_candidate = is_candidate
-        tasks = [asyncio.create_task(instance.start()) for instance in group._instances]
+        if to_serve is None:
+            to_serve = asyncio.Event()
+            to_serve.set()
+        tasks = [asyncio.create_task(each.start(to_serve)) for each in group._instances]
         try:
             await asyncio.gather(*tasks)
         except BaseException:

@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from podium.errors import ProtocolError, WorkerLoadError
+from podium.errors import ProtocolError
 from podium.ipc.channel import Payloads
-from podium.ipc.protocol import FromWorker, LoadFailed, Ready
+from podium.ipc.protocol import FromWorker, Ready
 from podium.serving.process import ChildProcess
-from podium_crds.assignment import EngineKind, Member
-from podium_crds.reasons import Reason
+
+if TYPE_CHECKING:
+    from podium.serving.supervisor import Supervisor
 
 _Result = TypeVar("_Result")
 
@@ -38,6 +39,16 @@ class Life:
     """Started as a candidate: behind others, with one intra-op thread."""
     known: bool = False
     """True once it said hello with its token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What the owner of a supervisor wants to hear. Called on the event loop, must not block."""
+
+    ready: Callable[["Supervisor"], None]
+    message: Callable[["Supervisor", FromWorker, Payloads], None]
+    died: Callable[["Supervisor", str, int | None], None]
+    """(who, how it ended in words, the batch it had begun last). Called once per life that was ready."""
 
 
 class EarlyWords:
@@ -76,21 +87,3 @@ async def to_its_end(work: Coroutine[object, object, _Result]) -> _Result:
     except asyncio.CancelledError:
         await task
         raise
-
-
-def as_candidate(member: Member, is_candidate: bool) -> Member:
-    """The member with one intra-op thread where its engine can be given more later."""
-    if not (is_candidate and member.engine.kind is EngineKind.TORCH):
-        return member
-    return member.model_copy(update={"engine": member.engine.model_copy(update={"threads": 1})})
-
-
-def load_reason(failed: LoadFailed) -> Reason:
-    """What the report names as the reason of a refused load."""
-    return Reason.CONTRACT_MISMATCH if failed.breach else Reason.LOAD_FAILED
-
-
-def load_error(failure: WorkerLoadError | OSError) -> WorkerLoadError:
-    if isinstance(failure, WorkerLoadError):
-        return failure
-    return WorkerLoadError(Reason.LOAD_FAILED, f"the worker process could not be started: {failure}")

@@ -49,6 +49,8 @@ class HostedRevision:
         """Member name → its group."""
         self.is_wanted_for_serving = False
         """True: a failed load is retried with back-off."""
+        self.is_urgent = False
+        """It is to serve, and nothing serves meanwhile: its load is not held back."""
         self._groups = groups
         self._turn = turn
         self._changed = changed
@@ -103,7 +105,7 @@ class HostedRevision:
                 group.set_batching(member.batching)
 
     def promote(self) -> None:
-        """It serves, or is to serve: its workers are held back no longer. Idempotent."""
+        """It serves, or is urgent: its workers are held back no longer. Idempotent."""
         for shared in self.held.values():
             shared.promote()
 
@@ -180,7 +182,7 @@ class HostedRevision:
         self.enter(RevisionState.FETCHING)
         self._changed()
         self.held = {member.name: self._groups.hold(member) for member in self._loaded}
-        if self.is_wanted_for_serving:
+        if self.is_urgent:
             self.promote()
         for shared in self.held.values():
             await self._groups.fetch(shared)

@@ -27,6 +27,8 @@ from podium.serving.process import (
 )
 from podium.serving.reaper import Reaper
 from podium.serving.run_devices import RunDevices
+from podium.serving.turns import LoadTurns
+from podium.telemetry.cpus import cpu_units
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import EngineKind, EngineSpec
 from podium_crds.reasons import Reason
@@ -63,6 +65,7 @@ class PodResources:
         self.devices = cuda_devices()
         """`cuda:N` for each GPU of the pod; empty on a pod without."""
         self.run_devices = RunDevices(options.cpus)
+        self.load_turns = LoadTurns(options.cpus or cpu_units())
         self.fork_servers = fork_servers
         self._children: dict[int, ChildProcess] = {}
         self._peers = count(1)

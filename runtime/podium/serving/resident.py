@@ -173,8 +173,12 @@ class Resident:
                 self.hosted.append(hosted)
                 hosted.start()
             hosted.is_wanted_for_serving = spec.name == applied.promoted
-            if hosted.is_wanted_for_serving:
+            hosted.is_urgent = hosted.is_wanted_for_serving and not self._is_served_without(hosted)
+            if hosted.is_urgent:
                 hosted.promote()
+
+    def _is_served_without(self, hosted: HostedRevision) -> bool:
+        return any(target is not hosted and self._can_serve(target) for target, _ in self._targets)
 
     def _route(self, applied: Assignment) -> None:
         targets = self._chosen(applied)

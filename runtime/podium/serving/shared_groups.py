@@ -51,8 +51,8 @@ class SharedGroup:
     codecs: CodecGroup | None = None
     """The worker of the model's own codecs, where it has any."""
     is_warm: bool = False
-    is_candidate: bool = True
-    """No revision that serves, or is to serve, has held it yet."""
+    to_serve: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a revision that serves, or is to serve, holds it."""
     progress: Progress = field(default_factory=Progress)
     fetching: "asyncio.Task[None] | None" = None
     starting: "asyncio.Task[WorkerGroup] | None" = None
@@ -62,9 +62,14 @@ class SharedGroup:
         """No holder stays."""
         return self.leaving >= self.holders
 
+    @property
+    def is_candidate(self) -> bool:
+        """No revision that serves, or is to serve, has held it yet."""
+        return not self.to_serve.is_set()
+
     def promote(self) -> None:
         """A revision that serves, or is to serve, uses it. Idempotent."""
-        self.is_candidate = False
+        self.to_serve.set()
         for group in (self.group, self.codecs):
             if group is not None:
                 group.promote()
@@ -178,12 +183,10 @@ class SharedGroups:
     async def _start(self, shared: SharedGroup) -> WorkerGroup:
         assert shared.path is not None, "fetched before it is started"
         await self._admit(shared, shared.path)
-        shared.group = await WorkerGroup.start(
-            shared.member, shared.path, pod=self._pod, is_candidate=shared.is_candidate
-        )
+        shared.group = await WorkerGroup.start(shared.member, shared.path, pod=self._pod, to_serve=shared.to_serve)
         if forms := shared.group.forms:
             shared.codecs = await CodecGroup.start(
-                shared.member, shared.path, forms, self._pod, is_candidate=shared.is_candidate
+                shared.member, shared.path, forms, self._pod, to_serve=shared.to_serve
             )
         if not shared.is_candidate:  # since it may have been promoted meanwhile
             shared.promote()

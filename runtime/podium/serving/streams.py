@@ -37,9 +37,10 @@ from podium.ipc.protocol import (
     StreamEnd,
 )
 from podium.ipc.tensor import Tensor, check_layout
+from podium.serving.life import Events
 from podium.serving.pod import PodResources
 from podium.serving.stream_credit import CreditDesk
-from podium.serving.supervisor import Events, Supervisor
+from podium.serving.supervisor import Supervisor
 from podium_crds.assignment import Member
 
 Outputs = dict[str, Tensor]

@@ -8,9 +8,7 @@ import asyncio
 import hmac
 import os
 import random
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -34,8 +32,9 @@ from podium.ipc.protocol import (
 )
 from podium.serving.backoff import STABLE_AFTER_S, Backoff
 from podium.serving.forkserver import ForkLost
-from podium.serving.life import EarlyWords, InstanceState, Life, as_candidate, load_error, load_reason, to_its_end
+from podium.serving.life import EarlyWords, Events, InstanceState, Life, to_its_end
 from podium.serving.llm_totals import LlmTotals
+from podium.serving.loading import as_candidate, load_error, load_reason
 from podium.serving.memory import load_budget, overrun, too_large
 from podium.serving.pod import PodResources
 from podium.serving.priority import hold_back, let_go
@@ -52,16 +51,6 @@ KILL_TIMEOUT_S = 10.0
 """The kernel ends a killed process at once, unless it is stuck in a driver."""
 LAST_WORDS_TIMEOUT_S = 1.0
 """How long a dead worker's LoadFailed may take to be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """What the owner of a supervisor wants to hear. Called on the event loop, must not block."""
-
-    ready: Callable[["Supervisor"], None]
-    message: Callable[["Supervisor", FromWorker, Payloads], None]
-    died: Callable[["Supervisor", str, int | None], None]
-    """(who, how it ended in words, the batch it had begun last). Called once per life that was ready."""
 
 
 class Supervisor:
@@ -84,8 +73,7 @@ class Supervisor:
         self.shared_bytes = 0
         self.measured = LlmTotals()
         self.epoch = 0
-        self.is_candidate = False
-        """Loads behind what serves, until `promote`."""
+        self._to_serve = asyncio.Event()
         self.infers = True
         """Whether the model answers batches, as its last Ready said."""
         self.streams = False
@@ -110,6 +98,11 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def is_candidate(self) -> bool:
+        """Loads behind what serves, until `promote`."""
+        return not self._to_serve.is_set()
+
+    @property
     def ready(self) -> bool:
         """True while the worker takes batches."""
         return self.state is InstanceState.READY
@@ -131,8 +124,12 @@ class Supervisor:
         """In whose name leases of the present life are kept; groups of two revisions may have instances of one name."""
         return Holder(self._life.peer.decode() if self._life else self.name, self.epoch)
 
-    async def start(self) -> None:
-        """Returns when the first life is ready. Raises WorkerLoadError; nothing is left then."""
+    async def start(self, to_serve: asyncio.Event) -> None:
+        """Returns when the first life is ready. Raises WorkerLoadError; nothing is left then.
+
+        `to_serve` is set as soon as the member serves or is to: until then this is a candidate.
+        """
+        self._to_serve = to_serve
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(first), name=f"supervise-{self.name}")
         self._task.add_done_callback(partial(self._supervision_ended, first))
@@ -150,7 +147,7 @@ class Supervisor:
 
     def promote(self) -> None:
         """It serves, or is about to: gives it its full priority and its threads, now or when it is ready."""
-        self.is_candidate = False
+        self._to_serve.set()
         if self._life is not None and self.ready:
             self._let_go(self._life)
 
@@ -196,7 +193,9 @@ class Supervisor:
     async def _run(self, first: asyncio.Future[None]) -> None:
         while True:
             try:
-                began = await self._live(first)
+                async with AsyncExitStack() as turn:
+                    await turn.enter_async_context(self._pod.load_turns.taken(self._to_serve))
+                    began: float | None = await self._live(first, turn)
             except (WorkerLoadError, OSError) as failure:
                 error = load_error(failure)
                 if not first.done():
@@ -227,13 +226,14 @@ class Supervisor:
         await asyncio.sleep(delay)
         self.restarts += 1
 
-    async def _live(self, first: asyncio.Future[None]) -> float:
-        """One life from launch to death; returns when it became ready. Raises WorkerLoadError, OSError."""
+    async def _live(self, first: asyncio.Future[None], turn: AsyncExitStack) -> float:
+        """One life from launch to death; returns when it became ready, turn over. Raises WorkerLoadError, OSError."""
         journal_fd = create_journal()
         try:
             life = await self._launch(journal_fd)
             try:
                 await self._loaded(life)
+                await turn.aclose()
                 began = self._ready_since = asyncio.get_running_loop().time()
                 if not first.done():
                     first.set_result(None)
@@ -349,9 +349,8 @@ class Supervisor:
 
     async def _kill_if_too_large(self, life: Life) -> None:
         grown = await overrun(life.process, self._budget_bytes)
-        left = self._budget_bytes
-        log.error("load_too_large", instance=self.name, private_bytes=grown, budget_bytes=left)
-        self.kill(too_large(grown, left))
+        log.error("load_too_large", instance=self.name, private_bytes=grown, budget_bytes=self._budget_bytes)
+        self.kill(too_large(grown, self._budget_bytes))
 
     async def _take_outcome(self, life: Life) -> None:
         try:

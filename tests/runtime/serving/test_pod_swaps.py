@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from benchmarks.processes import tree
 from e2e.probers.ledger import Entry, Ledger
 from e2e.probers.load import NUMBER, Load, Sender
 from tests.runtime.serving.builders import CODE, SLOW_CODE, a_revision, an_assignment
@@ -306,6 +307,19 @@ def test_a_candidate_runs_behind_what_serves_until_it_takes_traffic(tmp_path: Pa
         pod.push(an_assignment(3, a_revision(2), a_revision(3), scale_2=90, scale_3=10))
         pod.serves("scale-3")
         assert not is_held_back(candidate), "a canary is measured as it would serve"
+
+
+def test_what_is_promoted_before_it_is_loaded_runs_behind_what_serves_meanwhile(tmp_path: Path) -> None:
+    with running_pod(tmp_path) as pod:
+        pod.push(an_assignment(1, a_revision(2)))
+        pod.serves("scale-2")
+        before = set(tree(pod.pid))
+        pod.push(an_assignment(2, a_revision(3, parameters={"load_seconds": 2}), a_revision(2)))
+        [loading] = until(lambda: {pid for pid in set(tree(pod.pid)) - before if is_held_back(pid)}, "a held back load")
+        found = pod.serves("scale-3").revision("scale-3")
+        assert found is not None
+        assert found.members[0].pids == (loading,)
+        assert not is_held_back(loading)
 
 
 def is_held_back(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """A candidate loads behind what serves, with one intra-op thread, and is given both back at its promotion."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ from podium.serving import priority
 from podium.serving.group import WorkerGroup
 from podium.serving.priority import hold_back, let_go
 from podium.serving.supervisor import Supervisor
+from podium.serving.turns import LoadTurns
 from podium_crds.assignment import EngineKind
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -32,6 +34,28 @@ TORCH = """
 """
 
 
+MEETING = """
+    import os, time
+    from pathlib import Path
+
+    class Model:
+        # While it loads, it looks for others that load too, and notes how many it saw at most.
+        def load(self, ctx):
+            here = Path(ctx.parameters["folder"])
+            mine = here / f"loads-{os.getpid()}"
+            mine.touch()
+            most, until = 1, time.monotonic() + ctx.parameters["seconds"]
+            while time.monotonic() < until and not (here / "go").exists():
+                most = max(most, len(list(here.glob("loads-*"))))
+                time.sleep(0.005)
+            mine.unlink()
+            (here / f"saw-{os.getpid()}").write_text(str(most))
+
+        def infer(self, inputs):
+            return {"y": inputs["x"]}
+"""
+
+
 def is_held_back(pid: int) -> bool:
     """Every thread of the process runs behind others."""
     threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
@@ -45,7 +69,7 @@ def is_held_back(pid: int) -> bool:
 async def candidate(groups: GroupMaker, source: str = "", **changes: object) -> WorkerGroup:
     source = source or "class Model:\n    def infer(self, inputs):\n        return {'y': inputs['x'] * 2}\n"
     artifact = groups.artifact(source)
-    group = await WorkerGroup.start(groups.member(**changes), artifact, pod=groups.pod, is_candidate=True)
+    group = await WorkerGroup.start(groups.member(**changes), artifact, pod=groups.pod, to_serve=asyncio.Event())
     groups.groups.append(group)
     return group
 
@@ -111,3 +135,43 @@ async def test_both_ways_can_be_taken_back(monkeypatch: pytest.MonkeyPatch, may_
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
     hold_back(pid)
+
+
+async def test_a_candidate_s_instances_load_in_turns_on_half_of_the_processors(
+    groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups.pod, "load_turns", LoadTurns(4))
+    await candidate(groups, MEETING, engine={"parameters": {"seconds": 0.2}}, instances=5)
+    assert max(int(seen.read_text()) for seen in groups.folder.glob("saw-*")) == 2
+
+
+async def test_those_that_wait_for_their_turn_load_at_once_when_it_is_to_serve(
+    groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups.pod, "load_turns", LoadTurns(2))
+    to_serve = asyncio.Event()
+    member = groups.member(engine={"parameters": {"seconds": 60}}, instances=3)
+    artifact = groups.artifact(MEETING)
+    starting = asyncio.create_task(WorkerGroup.start(member, artifact, pod=groups.pod, to_serve=to_serve))
+    await eventually(lambda: len(list(groups.folder.glob("loads-*"))) == 1)
+    to_serve.set()
+    await eventually(lambda: len(list(groups.folder.glob("loads-*"))) == 3)
+    groups.go()
+    groups.groups.append(await starting)
+
+
+async def test_one_that_gives_up_while_it_waits_takes_no_turn_with_it() -> None:
+    turns, never = LoadTurns(1), asyncio.Event()
+    async with turns.taken(never):
+        waiting = asyncio.create_task(take(turns, never))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+    async with asyncio.timeout(10):
+        await take(turns, never)
+        await take(turns, never)
+
+
+async def take(turns: LoadTurns, urgent: asyncio.Event) -> None:
+    async with turns.taken(urgent):
+        pass
