@@ -188,6 +188,9 @@ def lease_out(share: Mapping[str, Tensor], arena: Arena, holder: Holder) -> dict
     """The same tensors, each with a lease of its own that the caller must release."""
     leased: dict[str, Tensor] = {}
     for name, tensor in share.items():
-        lease = arena.ledger.share(tensor.lease.slot, holder) if tensor.lease is not None else None
+        if tensor.lease is None:
+            leased[name] = tensor
+            continue
+        lease = arena.ledger.share(tensor.lease.slot, holder)
         leased[name] = Tensor(tensor.dtype, tensor.shape, tensor.data, lease)
     return leased

@@ -18,6 +18,8 @@ from podium_crds.assignment import Batching
 
 RATIO = 1.25
 """Between the bounds of two length classes: padding is at most a fifth of what is computed."""
+KNOWN = 256
+"""Layouts of lone inputs whose place is remembered; an open dimension has no end of them."""
 
 Bucket = tuple[tuple[str, str, tuple[int, ...]], ...]
 """(name, dtype, other dimensions) of each input, by name; lengths that are padded are given as their class. Empty: the
@@ -41,9 +43,23 @@ class Layouts:
         """Input → dimensions whose length is free within a batch."""
         self._ragged = frozenset(batching.ragged.inputs) if batching.ragged else frozenset()
         self._counts_elements = batching.max_batch_elements is not None or bool(batching.padding)
+        self._known: dict[tuple[str, str, tuple[int, ...]], Placement] = {}
+        """Name, dtype and shape of a lone input → where it belongs."""
 
     def place(self, inputs: Mapping[str, Tensor]) -> Placement:
         """Rows and bucket of a request. Raises InvalidInput where an input has too few dimensions."""
+        if len(inputs) != 1:
+            return self._placed(inputs)
+        ((name, tensor),) = inputs.items()
+        key = (name, tensor.dtype, tensor.shape)
+        placement = self._known.get(key)
+        if placement is None:
+            placement = self._placed(inputs)
+            if len(self._known) < KNOWN:
+                self._known[key] = placement
+        return placement
+
+    def _placed(self, inputs: Mapping[str, Tensor]) -> Placement:
         rows, bucket = layout(inputs)
         if bucket and self._variable:
             bucket = tuple(self._classed(entry) for entry in bucket)

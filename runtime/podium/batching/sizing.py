@@ -21,6 +21,8 @@ class SizeCap:
     """What 99 % of the answers may take from their arrival; None: only memory makes batches smaller."""
     ceiling: int | None = None
     """Half of the smallest batch that ran out of memory."""
+    rows: int = field(init=False)
+    """At least 1. For reading only."""
     _rows: float = field(init=False)
     _answers: int = 0
     _late: int = 0
@@ -28,17 +30,17 @@ class SizeCap:
 
     def __post_init__(self) -> None:
         self._rows = float(self.limit)
+        self._settle()
 
-    @property
-    def rows(self) -> int:
-        """At least 1."""
-        return max(1, min(self.limit, int(self._rows), self.ceiling or self.limit))
+    def _settle(self) -> None:
+        self.rows = max(1, min(self.limit, int(self._rows), self.ceiling or self.limit))
 
     def configure(self, limit: int, target_s: float | None) -> None:
         """New settings; what was learned stays, where it still means something."""
         if limit != self.limit or target_s is None:
             self._rows = float(limit)
         self.limit, self.target_s = limit, target_s
+        self._settle()
 
     def observe(self, rows: int, latencies_s: Sequence[float]) -> None:
         """A batch of so many rows was answered; `latencies_s` of each request, from its arrival."""
@@ -54,8 +56,10 @@ class SizeCap:
         elif self._was_full:
             self._rows = min(float(self.limit), self._rows + 1)
         self._answers = self._late = 0
+        self._settle()
         self._was_full = False
 
     def ran_out_of_memory(self, rows: int) -> None:
         """A batch of so many rows did not fit."""
         self.ceiling = max(1, min(rows // 2, self.ceiling or rows))
+        self._settle()

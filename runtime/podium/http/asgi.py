@@ -50,6 +50,8 @@ class Answer:
     @property
     def nbytes(self) -> int:
         """Length of the whole body."""
+        if not (self.tensors or self.parts):
+            return len(self.body)
         return len(self.body) + sum([tensor.nbytes for tensor in self.tensors]) + sum(map(len, self.parts))
 
 

@@ -51,8 +51,9 @@ class Codecs:
 def text_bytes(request: Any, outputs: Mapping[str, Tensor]) -> int:
     """Bytes of tensors that will be written as text."""
     total = 0
+    may_be_binary = isinstance(request, InferRequest) and (request.outputs is not None or request.binary_by_default)
     for name, tensor in outputs.items():
-        if not (isinstance(request, InferRequest) and _is_binary(request, name)):
+        if not (may_be_binary and _is_binary(request, name)):
             total += tensor.nbytes if tensor.dtype is not DType.BYTES else tensor.nbytes // 4
     return total
 

@@ -89,7 +89,9 @@ class ExpressProtocol(BoundedProtocol):
         if self._is_between:
             known = self._lane.takes_again(data)
             if known is not None and self._is_free():
-                if self.timeout_keep_alive_task is not None:
+                if self.timeout_keep_alive_task is SWEPT:
+                    self.timeout_keep_alive_task = None
+                else:
                     self._unset_keepalive_if_required()
                 self._begin(known[0], (), known[1], keep_alive=True)
                 return
@@ -199,7 +201,8 @@ class ExpressProtocol(BoundedProtocol):
             self.on_response_complete()
             return
         self.server_state.total_requests += 1
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         self._idle_since = self.loop.time()
         self.timeout_keep_alive_task = SWEPT
 

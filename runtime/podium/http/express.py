@@ -188,6 +188,9 @@ class ExpressLane:
         self._ids = _Ids()
         self._headers: Headers | None = None
         self._lines = b""
+        self._revision: LiveRevision | None = None
+        self._revision_line = b""
+        """The header that names the revision which answered last."""
 
     @property
     def is_closing(self) -> bool:
@@ -242,15 +245,14 @@ class ExpressLane:
 
     def head(self, answer: Answer, ids: bytes, revision: LiveRevision | None) -> bytes:
         """Status line and headers of an answer, without the empty line that ends them."""
-        lines = [
-            STATUS_LINE[answer.status],
-            b"content-type: %b\r\ncontent-length: %d\r\n" % (answer.content_type, answer.nbytes),
-            ids,
-        ]
-        lines += [b"%b: %b\r\n" % pair for pair in answer.headers]
-        if revision is not None:
-            lines.append(b"%b: %b\r\n" % (REVISION_FIELD, revision.name.encode()))
-        return b"".join(lines)
+        if revision is not self._revision:
+            self._revision = revision
+            self._revision_line = b"" if revision is None else b"%b: %b\r\n" % (REVISION_FIELD, revision.name.encode())
+        status, kind = STATUS_LINE[answer.status], answer.content_type
+        line = self._revision_line
+        if answer.headers:
+            line = b"".join((*[b"%b: %b\r\n" % pair for pair in answer.headers], line))
+        return b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b" % (status, kind, answer.nbytes, ids, line)
 
     def lines_of(self, headers: Headers) -> bytes:
         """Headers as they are written; remembered for the list that was given last."""

@@ -7,9 +7,10 @@ from functools import cached_property, reduce
 from podium.errors import InvalidInput
 from podium.graph.plan import REQUEST, ValueRef
 from podium.ipc.tensor import Tensor
+from podium.serving.packing import Packing
 from podium_crds.assignment import Graph, Member, Revision
 from podium_crds.graph import comparisons
-from podium_crds.tensors import DType, TensorSpec
+from podium_crds.tensors import TensorSpec
 
 Layout = tuple[str | int, ...]
 """Name, dtype and sizes of one tensor, as a request gives them."""
@@ -45,7 +46,7 @@ class Contract:
         return frozenset(name for name, spec in self.inputs.items() if spec is None or not spec.optional)
 
     @cached_property
-    def layouts(self) -> dict[Layout, tuple[DType, tuple[int, ...]]]:
+    def layouts(self) -> dict[Layout, Packing]:
         """Layouts of tensors that were found to agree with the declared inputs: what is in here need not be checked
         again. Filled by who checks, with at most LAYOUTS_KEPT."""
         return {}

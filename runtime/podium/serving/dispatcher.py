@@ -172,9 +172,11 @@ class Dispatcher:
 
     def arena_bytes(self, waiting: Waiting) -> int:
         """What the request will take of the arena: heap inputs, which are gathered there, and outputs."""
+        small = self._pod.options.inline_bytes
+        if waiting.nbytes <= small:
+            return 0
         inputs = sum([tensor.nbytes for tensor in waiting.inputs.values() if tensor.lease is None])
         outputs = self._output_size.expected(waiting.rows)
-        small = self._pod.options.inline_bytes
         return (inputs if inputs > small else 0) + (outputs if outputs > small else 0)
 
     def withdraw(self, waiting: Waiting) -> None:
@@ -344,6 +346,8 @@ class Dispatcher:
         self._hangs.watch(following)
 
     def _lane_of(self, instance: Supervisor) -> Lane:
+        if len(self._lanes) == 1:
+            return self._lanes[0]
         return next(lane for lane in self._lanes if instance in lane.instances)
 
     def _died(self, instance: Supervisor, how: str, begun: int | None) -> None:

@@ -6,7 +6,6 @@ Where the input is declared, the data alone will do: `"text": ["a", "b"]`.
 
 import base64
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import prod
@@ -27,24 +26,6 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}\Z")
 KEYS = {"dtype", "shape", "data", "base64"}
 NUMPY_NAMES = {dtype.name: name for name, dtype in NUMPY_DTYPES.items()} | {"string": DType.BYTES}
 """`float32` and the like, as clients of Inferno and Forge write them."""
-MAX_PACKED = 2048
-"""Elements above which numpy is faster than struct."""
-_NUMBERS: frozenset[type] = frozenset((int, float))
-_INTEGERS: frozenset[type] = frozenset((int,))
-PACKED: Mapping[DType, tuple[str, frozenset[type]]] = {
-    DType.FP16: ("e", _NUMBERS),
-    DType.FP32: ("f", _NUMBERS),
-    DType.FP64: ("d", _NUMBERS),
-    DType.INT8: ("b", _INTEGERS),
-    DType.INT16: ("h", _INTEGERS),
-    DType.INT32: ("i", _INTEGERS),
-    DType.INT64: ("q", _INTEGERS),
-    DType.UINT8: ("B", _INTEGERS),
-    DType.UINT16: ("H", _INTEGERS),
-    DType.UINT32: ("I", _INTEGERS),
-    DType.UINT64: ("Q", _INTEGERS),
-}
-"""struct's code of an element, and the types that it packs as numpy casts them."""
 KINDS = {"b": "true or false", "i": "integers", "u": "integers", "f": "numbers"}
 
 
@@ -169,20 +150,6 @@ def _from_data(name: str, data: object, dtype: DType, shape: tuple[int, ...] | N
         return text_tensor(elements, _reshaped(name, found, shape))
     array = _numbers(name, data, dtype)
     return Tensor.from_array(array.reshape(_reshaped(name, array.shape, shape)))
-
-
-def pack_numbers(data: object, dtype: DType, shape: tuple[int, ...]) -> bytes | None:
-    """The bytes of a tensor from a flat list of as many plain numbers as its shape has. None for everything else, right
-    or wrong, and for long lists, which numpy takes faster: `parse_tensor` decides on those."""
-    code, types = PACKED.get(dtype, ("", frozenset()))
-    if type(data) is not list or len(data) > MAX_PACKED or len(data) != prod(shape):
-        return None
-    if not (code and types.issuperset(map(type, data))):
-        return None
-    try:
-        return struct.pack(f"<{len(data)}{code}", *data)
-    except (struct.error, OverflowError):
-        return None
 
 
 def _expected(dtype: DType) -> str:

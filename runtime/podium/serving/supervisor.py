@@ -74,6 +74,7 @@ class Supervisor:
         self.measured = LlmTotals()
         self.epoch = 0
         self._to_serve = asyncio.Event()
+        self._holder = Holder(self.name)
         self.infers = True
         """Whether the model answers batches, as its last Ready said."""
         self.streams = False
@@ -122,7 +123,7 @@ class Supervisor:
     @property
     def holder(self) -> Holder:
         """In whose name leases of the present life are kept; groups of two revisions may have instances of one name."""
-        return Holder(self._life.peer.decode() if self._life else self.name, self.epoch)
+        return self._holder if self._life else Holder(self.name, self.epoch)
 
     async def start(self, to_serve: asyncio.Event) -> None:
         """Returns when the first life is ready. Raises WorkerLoadError; nothing is left then.
@@ -293,6 +294,7 @@ class Supervisor:
         self.state = InstanceState.LOADING
         self._budget_bytes = load_budget(self._member.instances)
         peer = self._pod.new_peer(self.name, self.epoch)
+        self._holder = Holder(peer.decode(), self.epoch)
         token = self._pod.new_token()
         bootstrap = Bootstrap(
             endpoint=self._pod.broker.endpoint,

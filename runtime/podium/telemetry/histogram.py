@@ -1,6 +1,7 @@
 """Counts of observations by size: what is measured adds, a scrape or a report reads."""
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -24,6 +25,14 @@ class Histogram:
         self.counts[bucket] += 1
         self.total += value
         return bucket
+
+    def add_all(self, values: Iterable[float]) -> None:
+        """One observation each."""
+        bounds, counts, total = self.bounds, self.counts, self.total
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.total = total
 
     def cumulative(self) -> tuple[int, ...]:
         """Observations up to each bound, last of all those there were."""

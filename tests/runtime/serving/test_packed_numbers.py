@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podium.ipc.tensor import NUMPY_DTYPES
-from podium.serving.named_tensors import pack_numbers
+from podium.serving.packing import Packing
 from podium_crds.tensors import DType
 
 LISTS = st.lists(st.one_of(st.integers(-(2**53), 2**53), st.floats(width=64, allow_nan=False)), max_size=20)
@@ -14,7 +14,7 @@ LISTS = st.lists(st.one_of(st.integers(-(2**53), 2**53), st.floats(width=64, all
 
 @given(data=LISTS, dtype=st.sampled_from([DType.FP16, DType.FP32, DType.FP64]))
 def test_numbers_are_packed_as_numpy_casts_them(data: list[float], dtype: DType) -> None:
-    packed = pack_numbers(data, dtype, (len(data),))
+    packed = Packing(dtype, (len(data),)).pack(data)
     with np.errstate(over="ignore"):
         cast = np.array(data, dtype=np.float64).astype(NUMPY_DTYPES[dtype])
     if packed is None:
@@ -26,7 +26,7 @@ def test_numbers_are_packed_as_numpy_casts_them(data: list[float], dtype: DType)
 @given(data=st.lists(st.integers(-(2**70), 2**70), max_size=20), dtype=st.sampled_from(sorted(NUMPY_DTYPES)))
 def test_integers_out_of_range_are_not_packed(data: list[int], dtype: DType) -> None:
     kind = NUMPY_DTYPES[dtype].kind
-    packed = pack_numbers(data, dtype, (len(data),))
+    packed = Packing(dtype, (len(data),)).pack(data)
     if kind in "iu":
         bounds = np.iinfo(NUMPY_DTYPES[dtype])
         fits = all(bounds.min <= number <= bounds.max for number in data)
@@ -35,4 +35,13 @@ def test_integers_out_of_range_are_not_packed(data: list[int], dtype: DType) -> 
 
 @pytest.mark.parametrize("data", [[True], ["1"], [None], [[1]], (1,), [1, 2], "1", None])
 def test_what_is_no_flat_list_of_that_many_numbers_is_left_to_the_checks(data: object) -> None:
-    assert pack_numbers(data, DType.FP32, (1,)) is None
+    assert Packing(DType.FP32, (1,)).pack(data) is None
+
+
+@given(
+    data=st.lists(st.one_of(st.integers(), st.floats(), st.text(), st.none()), max_size=8),
+    dtype=st.sampled_from(sorted(DType)),
+)
+def test_where_no_boolean_can_be_the_types_need_not_be_looked_at(data: list[object], dtype: DType) -> None:
+    packing = Packing(dtype, (len(data),))
+    assert packing.pack(data, may_hold_booleans=False) == packing.pack(data)

@@ -14,11 +14,14 @@ from podium.http.forms.document import Served, Tensors, checked_object, parse_js
 from podium.http.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
 from podium.serving.contract import LAYOUTS_KEPT, Contract, Layout
-from podium.serving.named_tensors import MAX_TENSORS, bytes_elements, pack_numbers, parse_tensor
+from podium.serving.named_tensors import MAX_TENSORS, bytes_elements, parse_tensor
+from podium.serving.packing import Packing
 from podium_crds.tensors import DType
 
 HEADER_LENGTH = b"inference-header-content-length"
 _INT = frozenset((int,))
+DTYPE_NAMES = {dtype: dtype.value for dtype in DType}
+"""Plain strings: an enumeration looks its value up each time."""
 FORM = '{"inputs": [{"name", "shape", "datatype", "data"}], "outputs": [{"name"}]}'
 MAX_ID_CHARS = 256
 REFUSED = {
@@ -52,7 +55,7 @@ class InferRequest:
 def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
     """The request in a body that is JSON alone. Raises InvalidInput."""
     value = parse_json(raw, FORM)
-    known = _seen_before(value, contract)
+    known = _seen_before(value, contract, may_hold_booleans=b"true" in raw or b"false" in raw)
     if known is not None:
         return known, InferRequest(value.get("id"), None, False, None)
     document = checked_object(value, "JSON", FORM)
@@ -67,7 +70,7 @@ def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
     return tensors, request
 
 
-def _seen_before(document: Any, contract: Contract) -> dict[str, Tensor] | None:
+def _seen_before(document: Any, contract: Contract, *, may_hold_booleans: bool) -> dict[str, Tensor] | None:
     """The tensors of a plain request, all of whose layouts have passed the checks before; None for every other one,
     right or wrong. The same answer at a third of the price."""
     if type(document) is not dict:
@@ -83,11 +86,10 @@ def _seen_before(document: Any, contract: Contract) -> dict[str, Tensor] | None:
         known = contract.layouts.get(layout) if layout is not None else None
         if known is None:
             return None
-        dtype, shape = known
-        packed = pack_numbers(entry["data"], dtype, shape)
+        packed = known.pack(entry["data"], may_hold_booleans=may_hold_booleans)
         if packed is None:
             return None
-        tensors[entry["name"]] = Tensor(dtype, shape, memoryview(packed))
+        tensors[entry["name"]] = Tensor(known.dtype, known.shape, memoryview(packed))
     return tensors if len(tensors) == len(inputs) else None
 
 
@@ -109,7 +111,7 @@ def _remember(document: Mapping[str, Any], tensors: Mapping[str, Tensor], contra
         layout = _layout(entry)
         if layout is not None and entry["name"] in contract.inputs and len(contract.layouts) < LAYOUTS_KEPT:
             tensor = tensors[entry["name"]]
-            contract.layouts[layout] = (tensor.dtype, tensor.shape)
+            contract.layouts[layout] = Packing(tensor.dtype, tensor.shape)
 
 
 def json_input(entry: Mapping[str, Any], name: str, contract: Contract) -> Tensor:
@@ -164,7 +166,7 @@ def infer_answer(served: Served, request: InferRequest, outputs: Mapping[str, Te
 def _plain_answer(served: Served, request_id: str | None, outputs: Mapping[str, Tensor]) -> Answer:
     """All outputs as JSON."""
     entries = [
-        {"name": name, "datatype": tensor.dtype.value, "shape": tensor.shape, "data": _flat(name, tensor)}
+        {"name": name, "datatype": DTYPE_NAMES[tensor.dtype], "shape": tensor.shape, "data": _flat(name, tensor)}
         for name, tensor in outputs.items()
     ]
     head = {"model_name": served.name, "model_version": served.version}
