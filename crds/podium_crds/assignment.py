@@ -153,6 +153,10 @@ class Member(Lenient):
     outputs: tuple[TensorSpec, ...] = ()
     batching: Batching = Batching()
     instances: Annotated[int, Field(ge=1, le=64)] = 1
+    gpu_fraction: float | None = None
+    """Part of a GPU that each instance gets; None: the pod's GPUs in turn, all of each."""
+    gpu_places: tuple[int, ...] = ()
+    """Which of the pod's GPUs each instance gets, where the pod was started for this revision alone."""
     idempotent: bool = False
     timeout_seconds: int = 30
     hang_timeout_seconds: int | None = None

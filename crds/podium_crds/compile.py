@@ -18,6 +18,7 @@ from podium_crds.assignment import (
     TrafficTarget,
 )
 from podium_crds.base import json_bytes
+from podium_crds.budgets import gpu_places
 from podium_crds.engines import OnnxEngine, TorchEngine
 from podium_crds.errors import AssignmentTooLargeError, RecordError
 from podium_crds.keys import CREDENTIALS_DIR
@@ -38,13 +39,15 @@ def compile_revision(
     """The revision as a pod loads it. `digests` by member name pins what the record does not pin yet."""
     pinned = {**(digests or {}), **record.digests}
     timeout = record.serving.timeout_seconds
+    here = {member.name: member.definition for member in record.members if member.remote is None}
+    places = gpu_places(here, record.serving.resources)
     return Revision(
         name=record.name,
         version=record.version,
         members=tuple(
             _remote_member(member, record.resource.namespace)
             if member.remote is not None
-            else _member(member, pinned.get(member.name), timeout, load_timeout_seconds)
+            else _with_gpus(_member(member, pinned.get(member.name), timeout, load_timeout_seconds), member, places)
             for member in record.members
         ),
         graph=record.graph,
@@ -139,6 +142,18 @@ def _member(member: MemberRecord, digest: str | None, timeout: int, load_timeout
         warmup_timeout_seconds=model.warmup.timeout_seconds,
         smoke_test=_smoke_test(model),
         trust_remote_code=model.vllm is not None and model.vllm.trust_remote_code,
+    )
+
+
+def _with_gpus(compiled: Member, member: MemberRecord, places: Mapping[str, tuple[int, ...]]) -> Member:
+    """Where members share GPUs by parts: its own places, or none for a member without a part."""
+    part = member.definition.gpu_fraction
+    if part is not None:
+        return compiled.model_copy(update={"gpu_fraction": float(part), "gpu_places": places.get(member.name, ())})
+    return (
+        compiled.model_copy(update={"engine": compiled.engine.model_copy(update={"device": "Cpu"})})
+        if places
+        else compiled
     )
 
 

@@ -1,5 +1,6 @@
 """InferenceModel: one model, its contract, and the pods that serve it."""
 
+from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -21,7 +22,7 @@ from podium_crds.batching import BatchingSpec, PaddingSpec
 from podium_crds.engines import HandlerEngine, OnnxEngine, PythonEngine, TorchEngine, inline_rule
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import LocalReference, ObjectMeta
-from podium_crds.serving import ServingSpec
+from podium_crds.serving import GPUS_CEL, ServingSpec
 from podium_crds.status import ServingStatus
 from podium_crds.tensors import DType, TensorSpec
 from podium_crds.vllm import VllmEngine
@@ -130,6 +131,13 @@ def _can_be_padded(entry: PaddingSpec, inputs: tuple[TensorSpec, ...]) -> bool:
     )
 
 
+def _is_for_a_part(block: VllmEngine) -> bool:
+    """Whether vLLM's own arguments leave room for a part of one GPU."""
+    given = block.engine_args
+    sizes = (given.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+    return "gpu_memory_utilization" not in given and all(size == 1 for size in sizes)
+
+
 class ModelDefinition(Ruled):
     """A model without its pods: what a pipeline member is, and the first half of an InferenceModel."""
 
@@ -157,6 +165,10 @@ class ModelDefinition(Ruled):
     """How requests are gathered into tensor batches."""
     instances: Annotated[int, Field(ge=1, le=64)] = 1
     """Worker processes in each pod."""
+    gpu_fraction: Decimal | None = None
+    """Part of a GPU for each instance, such as "0.5", where workers of a pod share its GPUs. They are packed onto the
+    GPUs, each sees its own alone, and Torch and VLLM are held to that part of its memory. Where one member of a pod has
+    it, those without it run on the CPU. Absent everywhere: instances take the pod's GPUs in turn."""
     idempotent: bool = False
     """Whether a request that was started may be run once more after a worker died."""
     hang_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
@@ -184,6 +196,25 @@ class ModelDefinition(Ruled):
             message="vllm.trustRemoteCode runs code that comes with the model: pin it with source.digest: "
             "sha256:<64 hex digits>, or remove trustRemoteCode",
             holds=lambda model: not (model.vllm and model.vllm.trust_remote_code) or model.source.digest is not None,
+        ),
+        Rule(
+            cel="!has(self.gpuFraction) || (double(self.gpuFraction) > 0.0 && double(self.gpuFraction) <= 1.0)",
+            message='gpuFraction is a part of one GPU: write a decimal above 0 and at most 1, such as "0.5"',
+            holds=lambda model: model.gpu_fraction is None or 0 < Fraction(model.gpu_fraction) <= 1,
+        ),
+        Rule(
+            cel="!has(self.gpuFraction) || !((has(self.torch) && has(self.torch.device) && self.torch.device == 'Cpu') "
+            "|| (has(self.onnx) && has(self.onnx.device) && self.onnx.device == 'Cpu') "
+            "|| (has(self.vllm) && has(self.vllm.device) && self.vllm.device == 'Cpu'))",
+            message="gpuFraction is for what runs on a GPU: remove it, or device: Cpu",
+            holds=lambda model: model.gpu_fraction is None or getattr(model.options, "device", "Auto") != "Cpu",
+        ),
+        Rule(
+            # An API server cannot see an argument of any type.
+            cel=None,
+            message="gpuFraction gives vLLM its part of one GPU: remove gpu_memory_utilization, and sizes above 1 of "
+            "tensor_parallel_size and pipeline_parallel_size, from vllm.engineArgs, or remove gpuFraction",
+            holds=lambda model: model.gpu_fraction is None or model.vllm is None or _is_for_a_part(model.vllm),
         ),
         Rule(
             cel="self.engine != 'VLLM' || (!has(self.smokeTest) && (!has(self.inputs) || size(self.inputs) == 0) && "
@@ -224,6 +255,17 @@ class InferenceModelSpec(ModelDefinition, ServingSpec):
             "idempotent: true if it does not, or rollout.analysis.parity.allowSideEffects: true if that may happen "
             "twice",
             holds=_may_be_shadowed,
+        ),
+        Rule(
+            cel="!has(self.gpuFraction) || self.replicas == 0 || double(self.gpuFraction) * (has(self.instances) ? "
+            f"double(self.instances) : 1.0) <= {GPUS_CEL} + 0.000001",
+            message="gpuFraction of all instances is more than the pod has: raise resources.limits.nvidia.com/gpu, or "
+            "lower gpuFraction or instances",
+            holds=lambda spec: (
+                spec.gpu_fraction is None
+                or spec.replicas == 0
+                or Fraction(spec.gpu_fraction) * spec.instances <= spec.resources.gpus
+            ),
         ),
         Rule(
             cel="self.engine != 'VLLM' || !has(self.exposure) || !has(self.exposure.grpc) || !self.exposure.grpc",

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
@@ -13,7 +14,7 @@ from podium_crds.graph import MAX_MEMBERS, MAX_STEPS, REQUEST
 from podium_crds.keys import API_VERSION
 from podium_crds.meta import ObjectMeta
 from podium_crds.model import ModelDefinition
-from podium_crds.serving import ServingSpec
+from podium_crds.serving import GPUS_CEL, ServingSpec
 from podium_crds.status import ServingStatus
 from podium_crds.tensors import TensorName
 
@@ -230,6 +231,11 @@ def _declared_tensors(spec: "InferencePipelineSpec") -> int:
     return sum(len(definition.inputs) + len(definition.outputs) for definition in inline)
 
 
+def _inline_gpus(spec: "InferencePipelineSpec") -> Fraction:
+    inline = [member.inline for member in spec.models if member.inline is not None]
+    return sum((Fraction(model.gpu_fraction or 0) * model.instances for model in inline), Fraction(0))
+
+
 class InferencePipelineSpec(ServingSpec):
     """The models, how values flow between them, and the pods that run them."""
 
@@ -262,6 +268,14 @@ class InferencePipelineSpec(ServingSpec):
             message=f"the inline models declare more than {MAX_DECLARED_TENSORS} inputs and outputs together: leave "
             "out the declarations of some, or use fewer, larger tensors",
             holds=lambda spec: _declared_tensors(spec) <= MAX_DECLARED_TENSORS,
+        ),
+        Rule(
+            cel="self.models.map(member, has(member.inline) && has(member.inline.gpuFraction) "
+            "? double(member.inline.gpuFraction) * (has(member.inline.instances) ? double(member.inline.instances) "
+            f": 1.0) : 0.0).sum() <= {GPUS_CEL} + 0.000001",
+            message="the models' gpuFraction, of all instances, is together more than the pod has: raise "
+            "resources.limits.nvidia.com/gpu, or lower gpuFraction or instances",
+            holds=lambda spec: _inline_gpus(spec) <= spec.resources.gpus,
         ),
         Rule(
             cel="self.steps.all(step, self.models.exists(member, member.name == step.model))",

@@ -21,8 +21,10 @@ from podium_crds.assignment import (
     StepInput,
 )
 from podium_crds.base import Digest, JsonObject, Lenient, canonical_json, json_bytes
+from podium_crds.budgets import gpu_problems, memory_problems
 from podium_crds.defaults import canonical
 from podium_crds.errors import AssignmentTooLargeError, Problem, RecordError, ReferenceNotFoundError, ResourceError
+from podium_crds.fields import LOAD_FIELDS, SHAPE_FIELDS, TUNING_FIELDS, UNHASHED_FIELDS
 from podium_crds.graph import Contract, check_graph
 from podium_crds.model import InferenceModel, ModelDefinition
 from podium_crds.parse import Resource
@@ -34,57 +36,6 @@ HASH_VERSION = 1
 """Raised when the same spec would hash differently. A record keeps the version it was made with."""
 
 RECORD_VERSION = 1
-
-SHAPE_FIELDS = frozenset(
-    {
-        "runtime",
-        "resources",
-        "node_selector",
-        "affinity",
-        "tolerations",
-        "topology_spread_constraints",
-        "priority_class_name",
-        "runtime_class_name",
-        "service_account_name",
-        "image_pull_secrets",
-        "env",
-        "volumes",
-        "volume_mounts",
-        "shared_memory",
-        "exposure",
-        "placement",
-    }
-)
-"""What needs a new pod. The Secret with the API keys is mounted by its name, so another name is another mount; what is
-in it changes without one. So do the names of the credential Secrets of the members, since pods mount them. gRPC is a
-port of the container and a listener of its process."""
-
-LOAD_FIELDS = frozenset(
-    {
-        "version",
-        "source",
-        "engine",
-        "torch",
-        "onnx",
-        "python",
-        "handler",
-        "vllm",
-        "inputs",
-        "outputs",
-        "instances",
-        "warmup",
-        "smoke_test",
-        "models",
-        "steps",
-    }
-)
-"""What needs new workers, or, for `steps` and `outputs` of a pipeline, a new route through the same workers."""
-
-TUNING_FIELDS = frozenset({"batching", "hang_timeout_seconds", "idempotent", "timeout_seconds"})
-"""What loaded workers take on between two batches. So do `timeoutSeconds` and `retries` of steps."""
-
-UNHASHED_FIELDS = frozenset({"replicas", "suspend", "pod_metadata", "rollout"})
-"""What makes no revision."""
 
 _GRAPH_FIELDS = frozenset({"steps", "outputs"})
 _STEP_TUNING = ("timeoutSeconds", "retries")
@@ -200,6 +151,8 @@ def revision_of(
     AssignmentTooLargeError for a revision of which two would not fit one assignment: it could never be swapped.
     """
     members, digests = _members(resource, models, configmaps)
+    _check_budgets(resource, models, members)
+    members = _apart_from_sharers(members)
     graph = graph_of(resource.spec) if isinstance(resource, InferencePipeline) else None
     if graph is not None:
         _check(resource, graph, members)
@@ -261,6 +214,38 @@ def _check(resource: Resource, graph: Graph, members: tuple[MemberRecord, ...]) 
     ]
     if problems:
         raise ResourceError(f"{resource.kind} {resource.metadata.name}", tuple(problems))
+
+
+def _check_budgets(
+    resource: Resource, models: Mapping[str, "InferenceModel | RevisionRecord"], members: tuple[MemberRecord, ...]
+) -> None:
+    """Raises ResourceError where the members of one pod want more of it than there is. A model without pods of its own,
+    for pipelines alone, is judged in theirs."""
+    if isinstance(resource, InferenceModel) and resource.spec.replicas == 0:
+        return
+    here = {member.name: member for member in members if member.remote is None}
+    path = "spec.models" if isinstance(resource, InferencePipeline) else "spec.gpuFraction"
+    problems = gpu_problems({name: m.definition for name, m in here.items()}, resource.spec.resources, path)
+    referenced = [
+        (name, found.spec.resources if isinstance(found, InferenceModel) else found.serving.resources)
+        for name, model in _model_references(resource).items()
+        if name in here and (found := models.get(model)) is not None
+    ]
+    problems += memory_problems(referenced, resource.spec.resources, path)
+    if problems:
+        raise ResourceError(f"{resource.kind} {resource.metadata.name}", tuple(problems))
+
+
+def _apart_from_sharers(members: tuple[MemberRecord, ...]) -> tuple[MemberRecord, ...]:
+    """Beside members that share GPUs by parts, one without a part is loaded otherwise: on the CPU."""
+    if all(member.definition.gpu_fraction is None for member in members):
+        return members
+    return tuple(
+        member
+        if member.definition.gpu_fraction is not None or member.remote is not None
+        else member.model_copy(update={"load_hash": _digest({"member": member.load_hash, "gpu": None})})
+        for member in members
+    )
 
 
 def _inline_definitions(resource: Resource) -> list[ModelDefinition]:

@@ -118,6 +118,18 @@ class Resources(Strict):
     requests: Annotated[QuantityMap, Canonical(_plain_quantities)] = Field(default_factory=dict)
     """What the scheduler reserves; a limit without a request is its own request."""
 
+    @property
+    def gpus(self) -> int:
+        """Of a pod. Whole ones: Kubernetes takes no fraction of an extended resource."""
+        return int(quantity_value(self.limits.get(GPU_RESOURCE, self.requests.get(GPU_RESOURCE, 0))))
+
+
+GPUS_CEL = (
+    f"(has(self.resources) && has(self.resources.limits) && '{GPU_RESOURCE}' in self.resources.limits "
+    f"? quantity(string(self.resources.limits['{GPU_RESOURCE}'])).asApproximateFloat() : 0.0)"
+)
+"""`Resources.gpus` of the spec that a rule is about."""
+
 
 class NamedPart(Open):
     """An entry of a PodSpec list that is told apart by its name; every other key is kept as it is."""

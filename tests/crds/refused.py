@@ -36,6 +36,25 @@ def _graph(steps: list[JsonObject], output: str = "one.y") -> JsonObject:
     )
 
 
+def _on_gpus(fraction: str, **fields: Any) -> JsonObject:
+    """A Torch model in a pod with one GPU."""
+    torch = {"engine": "Torch", "torch": {"entrypoint": "m:build"}, "resources": {"limits": {"nvidia.com/gpu": 1}}}
+    document = a_model(**{**torch, "gpuFraction": fraction, **fields})
+    del document["spec"]["python"]
+    return document
+
+
+def _shared_by(*fractions: str) -> JsonObject:
+    """A pipeline of members with these parts of the pod's one GPU, written as a string."""
+    document = _graph([_step(f"s{place}", model=f"m{place}") for place in range(len(fractions))], "s0.y")
+    document["spec"]["outputs"] = [{"name": f"y{place}", "from": f"s{place}.y"} for place in range(len(fractions))]
+    document["spec"]["models"] = [
+        {"name": f"m{place}", "inline": a_definition(gpuFraction=fraction)} for place, fraction in enumerate(fractions)
+    ]
+    document["spec"]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    return document
+
+
 _TWO = ["request.x", "request.y"]
 
 
@@ -425,5 +444,36 @@ REFUSED = (
         _tensors(257),
         "the inline models declare more than 256 inputs and outputs together",
         _tensors(256),
+    ),
+    Refused(
+        "a part above a whole GPU",
+        _on_gpus("1.5", resources={"limits": {"nvidia.com/gpu": 2}}),
+        "gpuFraction is a part of one GPU",
+        _on_gpus("1.0"),
+    ),
+    Refused("no part of a GPU", _on_gpus("0"), "gpuFraction is a part of one GPU", _on_gpus("0.01")),
+    Refused(
+        "a part of a GPU for what runs on a CPU",
+        _on_gpus("0.5", torch={"entrypoint": "m:build", "device": "Cpu"}),
+        "gpuFraction is for what runs on a GPU",
+        _on_gpus("0.5", torch={"entrypoint": "m:build", "device": "Cuda"}),
+    ),
+    Refused(
+        "parts of all instances beyond the pod's GPUs",
+        _on_gpus("0.4", instances=3),
+        "is more than the pod has",
+        _on_gpus("0.3", instances=3),
+    ),
+    Refused(
+        "a part of a GPU in a pod without one",
+        _on_gpus("0.5", resources={}),
+        "is more than the pod has",
+        _on_gpus("0.5", resources={}, replicas=0),
+    ),
+    Refused(
+        "parts of members beyond the pod's GPUs",
+        _shared_by("0.6", "0.5"),
+        "is together more than the pod has",
+        _shared_by("0.7", "0.3"),
     ),
 )

@@ -58,6 +58,10 @@ MODEL_CHANGES: dict[str, tuple[JsonObject, set[Hash]]] = {
     "idempotent": ({"idempotent": True}, {"tuning"}),
     "hang_timeout_seconds": ({"hangTimeoutSeconds": 60}, {"tuning"}),
     "timeout_seconds": ({"timeoutSeconds": 31}, {"tuning"}),
+    "gpu_fraction": (
+        {"gpuFraction": "0.5", "resources": {"limits": {"nvidia.com/gpu": 1}}},
+        {"load", "shape"},
+    ),
     "runtime": ({"runtime": {"image": "mine:1"}}, {"shape"}),
     "resources": ({"resources": {"limits": {"nvidia.com/gpu": 1}}}, {"shape"}),
     "node_selector": ({"nodeSelector": {"a": "b"}}, {"shape"}),

@@ -3,9 +3,10 @@
 from datetime import datetime, timedelta
 
 from podium_crds.assignment import RevisionState
+from podium_crds.budgets import gpu_demands
+from podium_crds.gpus import packed, told
 from podium_crds.revision import RevisionRecord
 from podium_crds.rollout import RolloutSpec
-from podium_crds.serving import GPU_RESOURCE
 from podium_operator.state import KnownRevision, Observed, ObservedPod, Pool
 
 CRASH_RESTARTS = 3
@@ -103,8 +104,23 @@ def smallest_headroom(pool: Pool) -> int | None:
 
 def gpus_per_pod(record: RevisionRecord) -> int:
     """GPUs that one pod of the revision asks for. Whole GPUs: Kubernetes takes no fraction of an extended resource."""
-    resources = record.serving.resources
-    return int(resources.limits.get(GPU_RESOURCE, resources.requests.get(GPU_RESOURCE, 0)))
+    return record.serving.resources.gpus
+
+
+def crowded_gpus(serving: RevisionRecord, target: RevisionRecord) -> str | None:
+    """Why members that share GPUs by parts cannot be loaded beside those that serve, in the same pods; None: they can.
+
+    A member whose load hash is unchanged keeps its workers, and its part.
+    """
+    kept = {member.load_hash for member in serving.members}
+    old = gpu_demands({member.name: member.definition for member in serving.members if member.remote is None})
+    new = gpu_demands({member.name: member.definition for member in target.members if member.load_hash not in kept})
+    if not new:
+        return None
+    beside = {**{f"{name} (serving)": demand for name, demand in old.items()}, **new}
+    if packed(beside, target.serving.resources.gpus) is not None:
+        return None
+    return f"the parts of GPUs of both revisions do not fit on a pod's {target.serving.resources.gpus}: {told(beside)}"
 
 
 def gpu_fits(observed: Observed, per_pod: int) -> bool | None:

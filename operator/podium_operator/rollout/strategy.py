@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ResolvedStrategy
-from podium_operator.rollout.capacity import gpu_fits, gpus_per_pod, overlap_bytes, smallest_headroom
+from podium_operator.rollout.capacity import crowded_gpus, gpu_fits, gpus_per_pod, overlap_bytes, smallest_headroom
 from podium_operator.state import Desired, KnownRevision, Observed, Pool, Problem
 
 
@@ -59,6 +59,10 @@ def _still_allowed(chosen: RolloutStrategy, asked: RolloutStrategy, same_shape: 
 
 def _in_place(observed: Observed, desired: Desired, host: Pool, serving: KnownRevision) -> Resolution:
     target = desired.target
+    if (crowded := crowded_gpus(serving.record, target.record)) is not None:
+        if desired.rollout.strategy is RolloutStrategy.IN_PLACE:
+            return Resolution(None, Problem(Reason.INSUFFICIENT_GPU, crowded))
+        return _surge(observed, desired, crowded)
     needed = overlap_bytes(host, serving, target)
     headroom = smallest_headroom(host)
     if headroom is None or needed <= headroom:

@@ -151,6 +151,7 @@ def context_of(member: Member, artifact_dir: Path, device: str) -> ModelContext:
         artifact_dir=artifact_dir,
         parameters=member.engine.parameters,
         device=device,
+        gpu_fraction=member.gpu_fraction if device.startswith("cuda") else None,
         dtype=member.engine.dtype,
         threads=member.engine.threads,
         name=member.name,

@@ -59,6 +59,8 @@ class TorchEngine:
     def load(self) -> None:
         """Builds or reads the module, moves it to its device and compiles it. Raises LoadError, ContractLoadError."""
         torch.set_num_threads(self._spec.threads)
+        if self._context.gpu_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(self._context.gpu_fraction, self._device)
         if self._spec.file is None:
             forward = self._built()
         elif self._spec.format == "TorchScript":

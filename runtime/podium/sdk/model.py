@@ -32,7 +32,9 @@ class ModelContext:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """`engine.parameters` of the resource, as they are."""
     device: str = "cpu"
-    """`cpu` or `cuda:N`."""
+    """`cpu` or `cuda:N`; of a pod with several GPUs the worker sees its own alone, which is `cuda:0`."""
+    gpu_fraction: float | None = None
+    """Part of that GPU which is this worker's; None: all of it. Torch models are held to that part of its memory."""
     dtype: str | None = None
     """FP32, FP16, BF16, or None for the stored type."""
     threads: int = 1

@@ -105,9 +105,13 @@ class WorkerGroup:
         self._instances: list[Supervisor] = []
         self._streams = Streams(pod, self._instances, lambda: self._work.member)
         events = self._streams.beside(self._work.events)
-        self._instances += [
-            Supervisor(member, artifact_dir, index, pod, events, role) for index in range(member.instances)
-        ]
+        try:
+            for index in range(member.instances):
+                self._instances.append(Supervisor(member, artifact_dir, index, pod, events, role))
+        except BaseException:
+            for instance in self._instances:
+                instance.give_back()
+            raise
         self._work.attach(self._instances)
 
     @classmethod

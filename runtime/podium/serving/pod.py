@@ -17,6 +17,7 @@ from podium.ipc.channel import Broker
 from podium.ipc.protocol import INLINE_BYTES
 from podium.serving.begun import BegunServer
 from podium.serving.forkserver import ForkLost, ForkServers, ForkServerUnavailable
+from podium.serving.gpu_shares import GpuShare, GpuShares
 from podium.serving.process import (
     ChildProcess,
     become_subreaper,
@@ -30,7 +31,7 @@ from podium.serving.run_devices import RunDevices
 from podium.serving.turns import LoadTurns
 from podium.telemetry.cpus import cpu_units
 from podium.telemetry.logging import get_logger
-from podium_crds.assignment import EngineKind, EngineSpec
+from podium_crds.assignment import EngineKind, EngineSpec, Member
 from podium_crds.reasons import Reason
 
 log = get_logger(__name__)
@@ -64,6 +65,8 @@ class PodResources:
         self.options = options
         self.devices = cuda_devices()
         """`cuda:N` for each GPU of the pod; empty on a pod without."""
+        self.gpu_shares = GpuShares(self.devices)
+        """Where members share GPUs by parts."""
         self.run_devices = RunDevices(options.cpus)
         self.load_turns = LoadTurns(options.cpus or cpu_units())
         self.fork_servers = fork_servers
@@ -120,6 +123,13 @@ class PodResources:
     def new_token(self) -> bytes:
         """What one worker says hello with."""
         return secrets.token_bytes(16)
+
+    def share(self, member: Member, index: int) -> GpuShare | None:
+        """The part of a GPU for an instance of a member that names one; None where it names none, or where the pod has
+        no GPU and it can do without. The caller gives it back. Raises WorkerLoadError."""
+        if member.gpu_fraction is None or member.engine.device == "Cpu":
+            return None
+        return self.gpu_shares.take(member, index) if self.devices else None
 
     def place(self, engine: EngineSpec) -> str:
         """The device of the next instance: round robin over the pod's GPUs. Raises WorkerLoadError without one."""

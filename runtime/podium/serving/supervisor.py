@@ -85,7 +85,8 @@ class Supervisor:
         self._member = member
         self._wire = member.model_copy(update={"artifact": Artifact(), "warmup": (), "smoke_test": None})
         self._artifact_dir = artifact_dir
-        self.device = pod.place(member.engine)
+        self._share = pod.share(member, index)
+        self.device = self._share.device if self._share is not None else pod.place(member.engine)
         """`cpu` or `cuda:N`."""
         self._pod = pod
         self._events = events
@@ -190,6 +191,13 @@ class Supervisor:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self.state = InstanceState.STOPPED
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Its part of a GPU is free: its process has ended, or never began. Idempotent."""
+        share, self._share = self._share, None
+        if share is not None:
+            self._pod.gpu_shares.release(share)
 
     async def _run(self, first: asyncio.Future[None]) -> None:
         while True:

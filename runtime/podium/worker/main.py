@@ -26,6 +26,7 @@ from podium.ipc.protocol import Hello, LoadFailed, Ready
 from podium.ipc.view import ArenaView
 from podium.worker.binding import bind_to_parent
 from podium.worker.blocking import BlockingLoop
+from podium.worker.devices import see_only
 from podium.worker.instance import Instance
 from podium.worker.limits import beyond, held_to, is_out_of_memory
 from podium.worker.link import EXIT_LOAD_FAILED, EXIT_PROTOCOL, Link, Stopped
@@ -47,8 +48,9 @@ def serve(bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal
         member = Member.model_validate_json(bootstrap.member)
         if bootstrap.role is Role.CODECS:
             return _serve_codecs(bootstrap, link, view, journal, member)
+        device = see_only(bootstrap.device, member.engine.kind, os.environ)
         with held_to(bootstrap.load_bytes, artifact_dir):
-            engine = build_engine(member, artifact_dir, bootstrap.device, bootstrap.load_bytes)
+            engine = build_engine(member, artifact_dir, device, bootstrap.load_bytes)
             if not isinstance(engine, AsyncEngine):
                 engine.load()
                 engine.warm_up()

@@ -59,6 +59,36 @@ def test_what_does_not_fit_and_must_be_in_place_waits() -> None:
     assert found.refusal.reason is Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP
 
 
+SHARED = {"gpuFraction": "0.6", "resources": {"limits": {"nvidia.com/gpu": 1}}}
+
+
+def serving_on(part: str) -> tuple[Observed, KnownRevision]:
+    """As `serving`, its one worker on a part of the pod's one GPU."""
+    world = SimulatedCluster()
+    wanted, _ = settle(world, a_desired(**{**SHARED, "gpuFraction": part}))
+    return world.observed(), world.observed().revisions[wanted.target.name]
+
+
+def test_parts_of_gpus_that_do_not_fit_beside_each_other_surge() -> None:
+    found = resolved(*serving_on("0.6"), **SHARED)
+    assert found.strategy is not None
+    assert found.strategy.resolved is RolloutStrategy.SURGE
+    assert "do not fit on a pod's 1: minilm 0.6, minilm (serving) 0.6" in found.strategy.reason
+
+
+def test_parts_of_gpus_that_fit_beside_each_other_are_swapped_in_place() -> None:
+    found = resolved(*serving_on("0.4"), **{**SHARED, "gpuFraction": "0.6"})
+    assert found.strategy is not None
+    assert found.strategy.resolved is RolloutStrategy.IN_PLACE
+
+
+def test_parts_of_gpus_that_do_not_fit_and_must_be_in_place_wait() -> None:
+    found = resolved(*serving_on("0.6"), rollout={"strategy": "InPlace"}, **SHARED)
+    assert found.strategy is None
+    assert found.refusal is not None
+    assert found.refusal.reason is Reason.INSUFFICIENT_GPU
+
+
 def test_a_change_of_settings_alone_needs_no_memory() -> None:
     found = resolved(*serving(headroom=0), version="1", timeoutSeconds=9)
     assert found.strategy is not None

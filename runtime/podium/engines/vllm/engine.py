@@ -188,6 +188,8 @@ class VllmEngine:
             budget = available_bytes() if self._load_bytes is None else self._load_bytes
             need = need_of(self._artifact_dir, given, budget)
             defaults["kv_cache_memory_bytes"] = need.kv_cache // ranks_of(given)
+        elif self._member.gpu_fraction is not None:
+            defaults["gpu_memory_utilization"] = self._member.gpu_fraction
         own = {
             "model": str(self._artifact_dir),
             "served_model_name": [self._member.name, f"{self._member.name}@{self._member.version}"],
