@@ -1,6 +1,7 @@
 """The largest legal object of each kind: every list as long, and every name as wide, as the schema allows.
 
-Open objects (parameters, requests, affinity) are not filled: their bound is that of the whole assignment.
+Open objects (parameters, requests, affinity) are not filled, nor padding and further conditions of a pipeline: their
+bound is that of the whole assignment. Every field is there once at least: test_largest.
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ from tests.crds.builders import DIGEST, JsonObject, a_resource
 
 from podium_crds.assignment import ResourceKind
 from podium_crds.base import MAX_RESOURCE_NAME
+from podium_crds.batching import MAX_VARIABLE_TENSORS
 from podium_crds.graph import MAX_MEMBERS, MAX_STEPS
 from podium_crds.model import MAX_TENSORS
 from podium_crds.pipeline import MAX_DECLARED_TENSORS, MAX_EDGES, MAX_OUTPUTS
@@ -20,7 +22,7 @@ _WIDEST_DIM = 2**31 - 1
 
 def largest_model() -> JsonObject:
     """An InferenceModel."""
-    return a_resource(ResourceKind.MODEL, NAME, {**_definition("m", MAX_TENSORS), **_serving()})
+    return a_resource(ResourceKind.MODEL, NAME, {**_definition("m", MAX_TENSORS, MAX_VARIABLE_TENSORS), **_serving()})
 
 
 def largest_pipeline() -> JsonObject:
@@ -33,7 +35,8 @@ def largest_pipeline() -> JsonObject:
         {
             "version": "v" * 63,
             "models": [
-                {"name": name, "inline": _definition("m", MAX_DECLARED_TENSORS // MAX_MEMBERS // 2)} for name in members
+                {"name": name, "inline": _definition("m", MAX_DECLARED_TENSORS // MAX_MEMBERS // 2, 1)}
+                for name in members
             ],
             "steps": [
                 {
@@ -43,7 +46,11 @@ def largest_pipeline() -> JsonObject:
                         {"name": _wide("t", k, 63), "from": f"{steps[i - 1] if i else 'request'}.{_wide('t', k, 63)}"}
                         for k in range(MAX_EDGES // MAX_STEPS)
                     ],
-                    "when": {"from": f"request.{_wide('w', i, 63)}", "equals": "e" * 63},
+                    "when": {
+                        "from": f"request.{_wide('w', i, 63)}",
+                        "equals": "e" * 63,
+                        "and": [{"from": f"request.{_wide('a', i, 63)}", "equals": "e" * 63}],
+                    },
                     "timeoutSeconds": 3600,
                     "retries": 10,
                 }
@@ -52,16 +59,24 @@ def largest_pipeline() -> JsonObject:
             "outputs": [
                 {"name": _wide("o", k, 63), "from": f"{steps[-1]}.{_wide('t', k % 4, 63)}"} for k in range(MAX_OUTPUTS)
             ],
+            "placement": "Colocated",
             **_serving(),
         },
     )
 
 
-def _definition(seed: str, tensors_each_way: int) -> JsonObject:
+def _definition(seed: str, tensors_each_way: int, padded: int) -> JsonObject:
+    wide = [_WIDEST_DIM] * (MAX_DIMS - 2)
     tensors = [
-        {"name": _wide("t", i, 63), "dtype": "UINT16", "shape": [-1, *[_WIDEST_DIM] * (MAX_DIMS - 1)], "optional": True}
+        {
+            "name": _wide("t", i, 63),
+            "dtype": "UINT16",
+            "shape": [-1, -1 if i < padded else _WIDEST_DIM, *wide],
+            "optional": True,
+        }
         for i in range(tensors_each_way)
     ]
+    outputs = [{"name": _wide("t", i, 63), "dimensions": [1]} for i in range(padded)]
     return {
         "version": "v" * 63,
         "source": {
@@ -76,6 +91,7 @@ def _definition(seed: str, tensors_each_way: int) -> JsonObject:
             "device": "Cuda",
             "compile": True,
             "threads": 256,
+            "parameters": {"p": 1},
         },
         "inputs": tensors,
         "outputs": tensors,
@@ -84,8 +100,17 @@ def _definition(seed: str, tensors_each_way: int) -> JsonObject:
             "maxDelayMicroseconds": 10_000_000,
             "maxQueueSize": 65536,
             "maxConcurrentStreams": 4096,
+            "maxBatchElements": _WIDEST_DIM,
+            "targetLatencyMilliseconds": 600_000,
+            "priority": 9,
+            "deviceShare": 1000,
+            "padding": [
+                {"input": _wide("t", i, 63), "dimensions": [1], "value": "-999999999.5", "outputs": outputs}
+                for i in range(padded)
+            ],
         },
         "instances": 64,
+        "gpuFraction": "0.010000000",
         "idempotent": True,
         "hangTimeoutSeconds": 86400,
         "warmup": {"requests": [{"t": 1}] * 16, "timeoutSeconds": 86400},
@@ -100,7 +125,7 @@ def _serving() -> JsonObject:
         "timeoutSeconds": 3600,
         "runtime": {"image": "i" * 512, "imagePullPolicy": "Always"},
         "resources": {
-            "limits": {_wide("r", i, 253): "1" * 30 + "Gi" for i in range(32)},
+            "limits": {"nvidia.com/gpu": "16", **{_wide("r", i, 253): "1" * 30 + "Gi" for i in range(31)}},
             "requests": {_wide("r", i, 253): "1" * 30 + "Gi" for i in range(32)},
         },
         "nodeSelector": many,
@@ -117,7 +142,38 @@ def _serving() -> JsonObject:
         "podMetadata": {"labels": many, "annotations": {_wide("a", i, 63): "v" * 63 for i in range(64)}},
         "sharedMemory": {"arenaBytes": 1 << 40},
         "exposure": {"auth": {"apiKeySecretRef": {"name": "k" * 253}}, "grpc": True},
-        "rollout": {"strategy": "Recreate", "allowRecreate": True, "maxSurge": 100, "maxUnavailable": 100},
+        "suspend": True,
+        "rollout": {
+            "strategy": "Recreate",
+            "allowRecreate": True,
+            "maxSurge": 100,
+            "maxUnavailable": 100,
+            "maxParallelLoads": 100,
+            "steps": [{"weight": weight, "pauseSeconds": 604_800} for weight in range(90, 100)],
+            "analysis": {
+                "maxErrorPercent": 100,
+                "maxP99LatencyPercent": 10_000,
+                "minRequests": 1_000_000,
+                "parity": {
+                    "shadowPercent": 100,
+                    "tolerance": "999999999.999999999",
+                    "outputs": [{"name": _wide("t", i, 63), "tolerance": "999999999.999999999"} for i in range(16)],
+                    "maxMismatchPercent": 100,
+                    "minCompared": 1_000_000,
+                    "allowSideEffects": True,
+                },
+            },
+            "minReadySeconds": 86400,
+            "propagationSeconds": 600,
+            "progressDeadlineSeconds": 86400,
+            "scheduleTimeoutSeconds": 86400,
+            "loadTimeoutSeconds": 86400,
+            "drainTimeoutSeconds": 3600,
+            "restartGraceSeconds": 3600,
+            "rollbackWindowSeconds": 86400,
+            "revisionHistoryLimit": 10,
+            "paused": True,
+        },
     }
 
 
