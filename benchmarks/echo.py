@@ -14,17 +14,27 @@ SERVER, CLIENT, BOTH = {0}, {1}, {0, 1}
 CONNECTIONS = (1, 10, 50, 100)
 PODIUM, WITHOUT_METRICS, RAW, FLOOR = "Podium", "Podium, counters off", "raw uvicorn + orjson", "fixed bytes, uvloop"
 GROWTH = (1, 4, 16)
+SECONDS = 1.0
+"""Of load for each point: all of it, pinned, unpinned and grown, takes about ten minutes on two cores."""
+FAR_ROUNDS = 2
+"""Of peers none of whose figures is near a bar."""
+FEWER_ROUNDS = 3
+"""Unpinned and grown, where ratios of one contender to itself count, or orientation does."""
+FAR = ("mosec, json", "LitServe", "Forge", "FastAPI")
 
 
 def run(effort: Effort) -> Result:
-    """Pinned rounds of everybody, unpinned rounds of everybody, then the growth of our own cost."""
+    """Pinned rounds of everybody, unpinned rounds of those near a bar, then the growth of our own cost."""
     everyone = _contenders()
-    pinned = alternate(everyone, lambda server: _levels(server, effort, CLIENT), effort.rounds, SERVER)
+    far = {one.name: FAR_ROUNDS for one in everyone if one.name.startswith(FAR)}
+    pinned = alternate(everyone, lambda server: _levels(server, CLIENT), effort.rounds, SERVER, far)
     rows = [measured.row("server on one, wrk on another") for measured in pinned.values()]
+    fewer = min(FEWER_ROUNDS, effort.rounds)
     if not effort.quick:
-        unpinned = alternate(everyone, lambda server: _levels(server, effort, BOTH), effort.rounds, BOTH)
+        near = [one for one in everyone if one.name not in far]
+        unpinned = alternate(near, lambda server: _levels(server, BOTH), fewer, BOTH)
         rows += [measured.row("both, shared") for measured in unpinned.values()]
-    growth = alternate(_growing(), lambda server: _grown(server, effort), effort.rounds, SERVER)
+    growth = alternate(_growing(), _grown, fewer, SERVER)
     rows += [measured.row("server on one, wrk on another") for measured in growth.values()]
     return Result("echo", tuple(rows), (*_bars(pinned), *_growth_bars(growth)), _notes(pinned))
 
@@ -60,25 +70,25 @@ def _canned() -> wire.Wire:
     return wire.Wire(known.path, lambda _, __: known.encode(first, "r00"), lambda raw: list(json.loads(raw)["data"]))
 
 
-def _levels(server: Running, effort: Effort, cpus: set[int]) -> Iterable[tuple[str, Load]]:
+def _levels(server: Running, cpus: set[int]) -> Iterable[tuple[str, Load]]:
     numbers = load.rows(models.ECHO_WIDTH)
     pairs = load.bodies(server, numbers[:1] * load.VARIANTS if server.contender.name == FLOOR else numbers)
     load.wrk(server, pairs, CONNECTIONS[-1], 1.0, cpus)  # warm: code paths, worker's pages, learned sizes
     for connections in CONNECTIONS:
-        yield f"c={connections}", load.wrk(server, pairs, connections, effort.seconds, cpus)
+        yield f"c={connections}", load.wrk(server, pairs, connections, SECONDS, cpus)
 
 
 def _growing() -> list[Contender]:
     return [contenders.podium(f"Podium, {count} models in the pod", models.echoes(count)) for count in GROWTH]
 
 
-def _grown(server: Running, effort: Effort) -> Iterable[tuple[str, Load]]:
+def _grown(server: Running) -> Iterable[tuple[str, Load]]:
     """One model of them is asked: what others in the pod cost it; and, with one model, 1×, 4× and 16× the requests."""
     pairs = load.bodies(server, load.rows(models.ECHO_WIDTH))
     load.wrk(server, pairs, 50, 1.0, CLIENT)
     factors = GROWTH if server.contender.name.startswith("Podium, 1 ") else (1,)
     for factor in factors:
-        yield f"{factor}x requests", load.wrk(server, pairs, 50, effort.seconds * factor, CLIENT)
+        yield f"{factor}x requests", load.wrk(server, pairs, 50, SECONDS * factor, CLIENT)
 
 
 def _bars(seen: dict[str, Measured]) -> list[Bar]:
@@ -142,7 +152,10 @@ def _over(value: float, base: float) -> float | None:
 
 def _notes(seen: dict[str, Measured]) -> tuple[str, ...]:
     ours, floor, raw = seen[PODIUM], seen[FLOOR], seen[RAW]
-    notes = ["Triton: the tritonserver of nvidia-pytriton run natively on a model repository, no PyTriton proxy"]
+    notes = [
+        "Triton: the tritonserver of nvidia-pytriton run natively on a model repository, no PyTriton proxy",
+        "each row says how many rounds it is of: fewer for peers far from every bar, for unpinned ones and for growth",
+    ]
     for point in ("c=1", "c=50"):
         away = _over(floor.rps(point), ours.rps(point))
         http = _over(raw.rps(point), ours.rps(point))

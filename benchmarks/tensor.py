@@ -21,6 +21,8 @@ SERVER, CLIENT = {0}, {1}
 SIZES = {"150 KB": 150 << 8, "1 MB": 1 << 18}
 """Elements of FP32."""
 CONNECTIONS = 4
+GROWTH_SECONDS = 1.0
+"""Times 4 and 16; all rounds together take about ten minutes."""
 BINARY, JSON = "binary", "JSON"
 BIG_JSON_BYTES = 8 << 20
 PODIUM, TRITON = "Podium", "Triton, Python backend, delay 0 ms"
@@ -70,7 +72,7 @@ def _measure(size: str, elements: int, effort: Effort) -> Callable[[Running], It
             factors = (1, 4, 16) if server.contender.name == PODIUM and size == "1 MB" else (1,)
             for factor in factors:
                 note = f"{size} {BINARY}" + (f", {factor} x the requests" if factor > 1 else "")
-                seconds = effort.seconds * (1 if effort.quick else factor)
+                seconds = effort.seconds if effort.quick or factor == 1 else factor * GROWTH_SECONDS
                 yield note, _binary_load(server, body, header, seconds, numbers[0])
 
     return measure
