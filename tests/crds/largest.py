@@ -18,6 +18,7 @@ from podium_crds.tensors import MAX_DIMS
 
 NAME = "n" * MAX_RESOURCE_NAME
 _WIDEST_DIM = 2**31 - 1
+_DECIMAL = "999999999.999999999"
 
 
 def largest_model() -> JsonObject:
@@ -157,7 +158,9 @@ def _serving() -> JsonObject:
                 "parity": {
                     "shadowPercent": 100,
                     "tolerance": "999999999.999999999",
-                    "outputs": [{"name": _wide("t", i, 63), "tolerance": "999999999.999999999"} for i in range(16)],
+                    "outputs": [
+                        {"name": _wide("t", i, 63), "absolute": _DECIMAL, "relative": _DECIMAL} for i in range(16)
+                    ],
                     "maxMismatchPercent": 100,
                     "minCompared": 1_000_000,
                     "allowSideEffects": True,
