@@ -15,10 +15,11 @@ from podium.errors import InvalidInput, PodiumError
 from podium.http.asgi import error_answer
 from podium.http.catalogue import add_catalogue
 from podium.http.docs_page import add_docs
-from podium.http.errors import MethodNotAllowedError, UnknownRouteError, answer_for
+from podium.http.errors import MethodNotAllowedError, UnknownRouteError, WrongKindError, answer_for
 from podium.http.health import add_health
 from podium.http.protocol_v2 import add_protocol
 from podium.http.refused import add_refused
+from podium.http.routes import right_path
 from podium.serving.residents import Residents
 
 RUNTIME_VERSION = version("podium")
@@ -52,7 +53,7 @@ def cold_app(
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        return _error(request, _typed(request, error))
+        return _error(request, _typed(request, error, residents))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -67,7 +68,11 @@ def cold_app(
     return app
 
 
-def _typed(request: Request, error: HTTPException) -> Exception:
+def _typed(request: Request, error: HTTPException, residents: Residents) -> Exception:
+    # 405 as well: GET /v1/models/{name} matches whatever stands behind the colon.
+    right = right_path(request.url.path, residents.router.table.routes)
+    if error.status_code in (404, 405) and right is not None:
+        return WrongKindError(right[1].split("/")[3].partition(":")[0], *right)
     if error.status_code == 404:
         return UnknownRouteError(f"no route {request.url.path[:200]!r}; GET /docs lists them")
     if error.status_code == 405:

@@ -24,6 +24,7 @@ from podium.graph.errors import BranchConditionError, MissingOutputError, StepEr
 from podium.serving.codec_group import DecodedTooLargeError, UnreadableBodyError
 from podium.serving.errors import DrainingError, NotReadyError, UnknownModelError
 from podium.telemetry.logging import get_logger
+from podium_crds.assignment import ResourceKind
 
 log = get_logger(__name__)
 
@@ -68,6 +69,14 @@ class UnknownRouteError(RequestError):
     """No route has that path."""
 
 
+class WrongKindError(RequestError):
+    """What is asked is served, by another route."""
+
+    def __init__(self, name: str, kind: ResourceKind, path: str) -> None:
+        noun = "model" if kind is ResourceKind.MODEL else "pipeline"
+        super().__init__(f"{name[:80]!r} is a {noun}: ask POST {path}")
+
+
 class DeclaredElsewhereError(RequestError):
     """What is loaded follows the resource; no request changes it."""
 
@@ -104,6 +113,7 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (UnauthorizedError, 401, "unauthorized"),
     (UnknownModelError, 404, "not_found"),
     (UnknownRouteError, 404, "unknown_route"),
+    (WrongKindError, 404, "wrong_kind"),
     (UnknownCallError, 404, "not_found"),
     (CancelledByClientError, 499, "cancelled"),
     (MethodNotAllowedError, 405, "method_not_allowed"),

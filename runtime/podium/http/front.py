@@ -31,7 +31,7 @@ from podium.http.body import BodyReader
 from podium.http.call import Call
 from podium.http.codecs import Codecs
 from podium.http.disconnect import DisconnectWatch
-from podium.http.errors import ClientGoneError, MethodNotAllowedError, answer_for
+from podium.http.errors import ClientGoneError, MethodNotAllowedError, WrongKindError, answer_for
 from podium.http.explaining import EXPLAIN, Account, account_of, answered
 from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
@@ -45,12 +45,13 @@ from podium.http.openai import OpenAIRoutes
 from podium.http.openai_errors import openai_error
 from podium.http.own_forms import OwnForms, own_forms, read_own, write_own
 from podium.http.receiving import Receiving
-from podium.http.routes import OPENAI_PATHS, HotRoute, RouteForm
+from podium.http.routes import OPENAI_PATHS, HotRoute, RouteForm, right_path
 from podium.http.rpc import RpcRoutes
 from podium.http.streaming import StreamCall, answer_stream, events_of, wants_events
 from podium.http.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
 from podium.ipc.tensor import Tensor
 from podium.serving.admission import Admission, Admitted
+from podium.serving.errors import UnknownModelError
 from podium.serving.live import LiveRevision
 from podium.serving.residents import Residents
 from podium.telemetry.outgoing import TRACE
@@ -191,7 +192,7 @@ class FrontDoor:
                 return await self._rpc.answer(self._call(exchange), route.name)
             if route.form is RouteForm.RPC_CANCEL:
                 return await self._rpc.cancel(self._call(exchange), route.name)
-            revision = self._admission.pin(exchange.admitted, route.name, route.version, *route.kinds)
+            revision = self._pinned(exchange)
             if route.form in STREAMED:
                 return await self._streamed(exchange, revision)
             answer = await self._inferred(exchange, revision)
@@ -202,6 +203,16 @@ class FrontDoor:
         whole = exchange.scope.get("extensions", {}).get(WHOLE)
         await respond(exchange.send, answer, self._headers(exchange), whole)
         return answer.status
+
+    def _pinned(self, exchange: Exchange) -> LiveRevision:
+        """Who answers. Raises as Admission.pin, and WrongKindError."""
+        route, path = exchange.route, exchange.scope["path"]
+        try:
+            return self._admission.pin(exchange.admitted, route.name, route.version, *route.kinds)
+        except UnknownModelError:
+            if (right := right_path(path, self._residents.router.table.routes)) is not None:
+                raise WrongKindError(route.name, *right) from None
+            raise
 
     def _call(self, exchange: Exchange) -> Call:
         caller = exchange.caller

@@ -1,19 +1,31 @@
 """`/openapi.json`: OpenAPI 3.1 of this process as it is now, inference described by the real contracts. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from podium.http.forms.table import BODY_FORMS, Form
-from podium.http.limits import MAX_TIMEOUT_MS
-from podium.serving.contract import Contract, Specs
+from podium.http.openapi_schemas import (
+    TEXT,
+    Json,
+    batch_answer,
+    batch_request,
+    content,
+    generate_request,
+    infer_request,
+    named_answer,
+    named_bodies,
+    single_answer,
+    single_request,
+    sole_spec,
+)
+from podium.http.routes import OPENAI_PATHS
 from podium.serving.live import LiveRevision
-from podium.serving.named_tensors import MAX_TENSORS, NAME
-from podium_crds.assignment import ResourceKind
-from podium_crds.tensors import MAX_DIMS, DType, TensorSpec
+from podium_crds.assignment import EngineKind, ResourceKind
 
-Json = dict[str, Any]
-
-_INTEGERS = {f"{sign}INT{bits}": (bits, sign) for bits in (8, 16, 32, 64) for sign in ("", "U")}
+EVENTS = "text/event-stream"
+FRAMES = "application/x-podium-rpc"
+EVENT: Json = {"type": "object", "properties": {"event": TEXT, "data": TEXT}}
+"""One server-sent event."""
+BINARY: Json = {"type": "string", "format": "binary"}
 _ERROR_FACTS: Json = {
     "code": {"type": "string"},
     "retryable": {"type": "boolean"},
@@ -36,6 +48,11 @@ SCHEMAS: Json = {
         "required": ["error", "code", "retryable", "request_id"],
         "properties": {**_ERROR_FACTS, "error": {"type": "string"}},
     },
+    "OpenAIError": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "object", "required": ["message", "type", "code"]}},
+    },
 }
 SECURITY: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -46,11 +63,12 @@ SECURITY: Json = {
 def document(base: Mapping[str, Any], revisions: Iterable[LiveRevision], *, with_keys: bool) -> Json:
     """The document: `base`, which describes every other route, and the inference routes of these revisions."""
     paths: Json = {path: {m: dict(o) for m, o in operations.items()} for path, operations in base["paths"].items()}
-    for revision in revisions:
-        paths.update(_paths(revision))
+    loaded = tuple(revisions)
+    described = [*_process_wide(loaded), *(found for revision in loaded for found in _operations(revision))]
+    paths.update({path: {"post": operation} for path, operation in described})
     for path, operations in paths.items():
         for operation in operations.values():
-            _add_errors(operation, "ProtocolError" if path.startswith("/v2") else "Error")
+            _add_errors(operation, _error_content(path))
     document = {"openapi": base["openapi"], "info": base["info"], "paths": paths, "components": {"schemas": SCHEMAS}}
     if with_keys:
         document["components"]["securitySchemes"] = SECURITY
@@ -60,165 +78,106 @@ def document(base: Mapping[str, Any], revisions: Iterable[LiveRevision], *, with
     return document
 
 
-def _add_errors(operation: Json, schema: str) -> None:
+def _error_content(path: str) -> Json:
+    """The error body of a route, in the form that its clients know."""
+    schema = "ProtocolError" if path.startswith("/v2") else "OpenAIError" if path in OPENAI_PATHS else "Error"
+    body = content({"$ref": f"#/components/schemas/{schema}"})
+    return body | content(BINARY, FRAMES) if path.startswith("/rpc/") else body
+
+
+def _add_errors(operation: Json, error_content: Json) -> None:
     responses = {status: answer for status, answer in operation.get("responses", {}).items() if status != "422"}
-    error = {"description": "Error", "content": _json({"$ref": f"#/components/schemas/{schema}"})}
+    error = {"description": "Error", "content": error_content}
     operation["responses"] = {**responses, "4XX": error, "5XX": error}
     if "ready" in operation.get("operationId", "") or "health" in operation.get("operationId", ""):
-        operation["responses"]["503"] = {"description": "Not ready", "content": _json({"type": "object"})}
+        operation["responses"]["503"] = {"description": "Not ready", "content": content({"type": "object"})}
 
 
-def _paths(revision: LiveRevision) -> Json:
-    name, contract = revision.resource.name, revision.contract
-    is_pipeline = revision.resource.kind is ResourceKind.PIPELINE
-    named = f"/v1/pipelines/{name}:run" if is_pipeline else f"/v1/models/{name}:predict"
-    return {
-        named: {"post": _operation(f"predict_{name}", f"Ask {name}", _named_bodies(contract), _named_answer(contract))},
-        f"/v2/models/{name}/infer": {
-            "post": _operation(
-                f"infer_{name}",
-                f"Ask {name} by the Open Inference Protocol",
-                _json(_infer_request(contract)),
-                {"type": "object", "required": ["model_name", "model_version", "outputs"]},
-            )
+def _process_wide(revisions: Iterable[LiveRevision]) -> Iterator[tuple[str, Json]]:
+    """Routes whose path names no resource."""
+    request_id: Json = {"name": "request_id", "in": "path", "required": True, "schema": {**TEXT, "maxLength": 128}}
+    cancelled = {"type": "object", "required": ["cancelled"], "properties": {"cancelled": TEXT}}
+    yield (
+        "/rpc/{request_id}/cancel",
+        {
+            "operationId": "cancel_rpc",
+            "summary": "Cancel a call in binary frames by its request id",
+            "tags": ["inference"],
+            "parameters": [request_id],
+            "responses": {"202": {"description": "It is being cancelled", "content": content(cancelled)}},
         },
-    }
+    )
+    names = sorted(revision.resource.name for revision in revisions if _is_language_model(revision))
+    for path in OPENAI_PATHS if names else ():
+        body: Json = {"type": "object", "required": ["model"], "properties": {"model": {"enum": names}}}
+        answers = content({"type": "object", "required": ["id", "choices"]}) | content(EVENT, EVENTS)
+        what = path.removeprefix("/v1/").replace("/", "_")
+        yield path, _operation(what, "As OpenAI's API has it (docs/llm.md)", content(body), answers)
 
 
-def _operation(operation_id: str, summary: str, bodies: Json, answer: Json) -> Json:
+def _operations(revision: LiveRevision) -> Iterator[tuple[str, Json]]:
+    """Every route that asks this resource, with what it reads and answers."""
+    name, contract, version = revision.resource.name, revision.contract, revision.spec.version
+    is_pipeline = revision.resource.kind is ResourceKind.PIPELINE
+    kind, verb = ("pipelines", "run") if is_pipeline else ("models", "predict")
+    if _is_language_model(revision):
+        return
+    for base, suffix in ((f"/v1/{kind}/{name}", ""), (f"/v1/{kind}/{name}/versions/{version}", "_version")):
+        bodies, answers = _named(revision)
+        yield f"{base}:{verb}", _operation(f"predict_{name}{suffix}", f"Ask {name}", bodies, answers)
+        if revision.streams:
+            said = f"Ask {name} for an answer in chunks"
+            yield f"{base}:stream", _operation(f"stream_{name}{suffix}", said, bodies, content(EVENT, EVENTS))
+    for base, suffix in ((f"/v2/models/{name}", ""), (f"/v2/models/{name}/versions/{version}", "_version")):
+        said = f"Ask {name} by the Open Inference Protocol"
+        answer: Json = {"type": "object", "required": ["model_name", "model_version", "outputs"]}
+        yield (
+            f"{base}/infer",
+            _operation(f"infer_{name}{suffix}", said, content(infer_request(contract)), content(answer)),
+        )
+        if revision.streams and contract.inputs:
+            said = f"Ask {name} by Triton's generate extension"
+            bodies, answers = content(generate_request(contract)), content(EVENT, EVENTS)
+            yield f"{base}/generate_stream", _operation(f"generate_{name}{suffix}", said, bodies, answers)
+    yield from _aliases(revision)
+
+
+def _aliases(revision: LiveRevision) -> Iterator[tuple[str, Json]]:
+    """The shorter forms, for models with one input, and binary frames."""
+    name, spec = revision.resource.name, sole_spec(revision.contract)
+    is_model = revision.resource.kind is ResourceKind.MODEL
+    if spec is not None and is_model:
+        bodies, answers = content(batch_request(spec)), content(batch_answer())
+        yield f"/v1/models/{name}:batch", _operation(f"batch_{name}", f"Ask {name} with items", bodies, answers)
+    if spec is not None and name not in ("models", "pipelines"):
+        bodies, answers = content(single_request(spec)), content(single_answer())
+        yield f"/v1/{name}/predict", _operation(f"single_{name}", f"Ask {name} with one input", bodies, answers)
+    frames: Json = {FRAMES: {}, "application/octet-stream": {}}  # any bytes are frames, or are refused as none
+    call = _operation(f"rpc_{name}", f"Ask {name} in binary frames (docs/rpc.md)", frames, content(BINARY, FRAMES))
+    yield f"/rpc/{name}", call
+
+
+def _named(revision: LiveRevision) -> tuple[Json, Json]:
+    """Bodies and answers of `:predict` and `:run`, by content type."""
+    codecs = revision.codecs
+    answers = content(named_answer(revision.contract))
+    answers |= {"application/msgpack": {}, "application/x-npy": {}}
+    answers |= {media_type: {} for media_type in sorted(codecs.encodes if codecs else ())}
+    if revision.streams:
+        answers |= content(EVENT, EVENTS)
+    return named_bodies(revision.contract, codecs.decodes if codecs else ()), answers
+
+
+def _is_language_model(revision: LiveRevision) -> bool:
+    """It is asked by OpenAI's routes, which are described with those of the process."""
+    return revision.spec.graph is None and revision.spec.members[0].engine.kind is EngineKind.VLLM
+
+
+def _operation(operation_id: str, summary: str, bodies: Json, answers: Json) -> Json:
     return {
         "operationId": operation_id,
         "summary": summary,
         "tags": ["inference"],
         "requestBody": {"required": True, "content": bodies},
-        "responses": {"200": {"description": "The outputs", "content": _json(answer)}},
+        "responses": {"200": {"description": "The answer", "content": answers}},
     }
-
-
-def _named_bodies(contract: Contract) -> Json:
-    bodies = _json(_named_request(contract))
-    if len(contract.required) == 1:
-        wanted = next(spec for name, spec in contract.inputs.items() if name in contract.required)
-        if wanted is not None:
-            bodies |= {kind: {} for kind in _media_types(wanted)}
-    return {**bodies, "application/msgpack": {}}
-
-
-def _media_types(spec: TensorSpec) -> list[str]:
-    takes = {Form.RAW, Form.TEXT, Form.IMAGE} if spec.dtype is DType.BYTES else {Form.RAW, Form.NPY}
-    if spec.dtype is DType.UINT8 and len(spec.shape) == 4:
-        takes.add(Form.IMAGE)
-    return [name.decode() for name, form in BODY_FORMS.items() if form in takes]
-
-
-def _named_request(contract: Contract) -> Json:
-    return {
-        "type": "object",
-        "required": ["inputs"],
-        "additionalProperties": False,
-        "properties": {
-            "inputs": _tensors(contract.inputs, contract.required),
-            "outputs": {"type": "array", "minItems": 1, "items": _name_of(contract.outputs)},
-            "timeout_ms": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
-        },
-    }
-
-
-def _tensors(specs: Specs, required: Iterable[str]) -> Json:
-    if not specs:
-        return {
-            "type": "object",
-            "minProperties": 1,
-            "maxProperties": MAX_TENSORS,
-            "propertyNames": {"pattern": f"^{NAME.pattern.removesuffix('Z').removesuffix(chr(92))}$"},
-            "additionalProperties": _tensor(None),
-        }
-    return {
-        "type": "object",
-        "required": sorted(required),
-        "additionalProperties": False,
-        "properties": {name: _tensor(spec) for name, spec in specs.items()},
-    }
-
-
-def _tensor(spec: TensorSpec | None) -> Json:
-    dtype: Json = {"enum": list(DType)} if spec is None else {"const": spec.dtype.value}
-    data: Json = {"type": "array"} if spec is None else _data(spec.dtype, spec.shape)
-    shape = {"type": "array", "minItems": 1, "maxItems": MAX_DIMS, "items": {"type": "integer", "minimum": 0}}
-    common = {"dtype": dtype, "shape": shape}
-    full = [
-        {"type": "object", "additionalProperties": False, "required": ["data"], "properties": {**common, "data": data}},
-        {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["base64", "shape"],
-            "properties": {**common, "base64": {"type": "string", "contentEncoding": "base64"}},
-        },
-    ]
-    return {"oneOf": [data, *full]} if spec is not None else {"oneOf": full, "required": ["dtype"]}
-
-
-def _data(dtype: DType, shape: tuple[int, ...]) -> Json:
-    schema = _element(dtype)
-    for dim in reversed(shape):
-        size: Json = {"minItems": 1} if dim == -1 else {"minItems": dim, "maxItems": dim}
-        schema = {"type": "array", "items": schema, **size}
-    return schema
-
-
-def _element(dtype: DType) -> Json:
-    if dtype.value in _INTEGERS:
-        bits, sign = _INTEGERS[dtype.value]
-        low, high = (0, 2**bits - 1) if sign == "U" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        return {"type": "integer", "minimum": low, "maximum": high}
-    if dtype is DType.BYTES:
-        return {"type": "string"}
-    return {"type": "boolean"} if dtype is DType.BOOL else {"type": "number"}
-
-
-def _named_answer(contract: Contract) -> Json:
-    outputs: Json = {"type": "object"}
-    if contract.outputs:
-        outputs |= {
-            "properties": {name: {"type": "object"} for name in contract.outputs},
-            "additionalProperties": False,
-        }
-    text = {"type": "string"}
-    return {
-        "type": "object",
-        "required": ["model", "version", "revision", "outputs"],
-        "properties": {"model": text, "version": text, "revision": text, "outputs": outputs},
-    }
-
-
-def _infer_request(contract: Contract) -> Json:
-    entry = {
-        "type": "object",
-        "required": ["name", "shape", "datatype", "data"],
-        "properties": {
-            "name": _name_of(contract.inputs),
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": MAX_DIMS},
-            "datatype": {"enum": list(DType)},
-            "data": {"type": "array"},
-            "parameters": {"type": "object"},
-        },
-    }
-    wanted = {"type": "object", "required": ["name"], "properties": {"name": _name_of(contract.outputs)}}
-    return {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": {"type": "string", "maxLength": 256},
-            "inputs": {"type": "array", "minItems": 1, "maxItems": MAX_TENSORS, "items": entry},
-            "outputs": {"type": "array", "minItems": 1, "maxItems": MAX_TENSORS, "items": wanted},
-            "parameters": {"type": "object"},
-        },
-    }
-
-
-def _name_of(specs: Specs) -> Json:
-    return {"enum": list(specs)} if specs else {"type": "string"}
-
-
-def _json(schema: Json) -> Json:
-    return {"application/json": {"schema": schema}}

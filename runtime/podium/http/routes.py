@@ -1,6 +1,7 @@
 """Paths of inference → who is asked, and in which form. Pure."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -71,3 +72,25 @@ class HotRoute:
         if name := match["rpc"]:
             return HotRoute(RouteForm.RPC_CANCEL if match["cancel"] else RouteForm.RPC, name, None, EITHER)
         return HotRoute(RouteForm.SINGLE, match["alias"], None, EITHER)
+
+
+ASKED = re.compile(
+    r"/v1/(?P<plural>models|pipelines)/(?P<name>[^/:]+)(?P<version>/versions/[^/:]+)?:(?P<verb>[A-Za-z_]+)\Z"
+)
+VERBS = {ResourceKind.MODEL: ("models", "predict"), ResourceKind.PIPELINE: ("pipelines", "run")}
+
+
+def right_path(path: str, served: Container[tuple[ResourceKind, str]]) -> tuple[ResourceKind, str] | None:
+    """For a path that asks something served as if it were of the other kind, or by an unknown verb: what it is, and the
+    path that asks it. None where the path is right, or names nothing that is served."""
+    asked = ASKED.match(path)
+    if asked is None:
+        return None
+    for kind, (plural, verb) in VERBS.items():
+        if (kind, asked["name"]) in served:
+            known = (verb, "stream", "batch") if kind is ResourceKind.MODEL else (verb, "stream")
+            is_right = asked["plural"] == plural and asked["verb"] in known
+            wanted = "stream" if asked["verb"] == "stream" else verb
+            right = f"/v1/{plural}/{asked['name']}{asked['version'] or ''}:{wanted}"
+            return None if is_right else (kind, right)
+    return None

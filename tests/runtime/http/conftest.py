@@ -35,6 +35,14 @@ data:
             hard = np.array([b"hard" if t.startswith(b"h") else b"easy" for t in inputs["text"]], dtype=object)
             return {"label": hard}
 
+    class Talk(Model):
+        def infer(self, inputs):
+            return {"word": inputs["text"]}
+
+        def infer_stream(self, inputs):
+            for word in inputs["text"].reshape(-1)[0].split():
+                yield {"word": np.array([word], dtype=object)}
+
     class Moody(Model):
         def infer(self, inputs):
             order = int(inputs["order"][0])
@@ -75,6 +83,16 @@ spec:
   python: {entrypoint: "models:Upper"}
   inputs: [{name: text, dtype: BYTES, shape: [-1]}]
   outputs: [{name: upper, dtype: BYTES, shape: [-1]}]
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: talk}
+spec:
+  source: {uri: "configmap://code"}
+  engine: Python
+  python: {entrypoint: "models:Talk"}
+  inputs: [{name: text, dtype: BYTES, shape: [-1]}]
+  outputs: [{name: word, dtype: BYTES, shape: [-1]}]
 ---
 apiVersion: podium.dev/v1alpha1
 kind: InferenceModel

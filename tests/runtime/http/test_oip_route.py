@@ -151,7 +151,7 @@ def test_a_raw_body_that_is_no_multiple_of_a_row_is_422(client: httpx.Client, si
 def test_the_repository_index_lists_every_version(oip: Any, client: httpx.Client) -> None:
     listed = {entry["name"]: entry for entry in oip.get_model_repository_index()}
     assert (listed["upper"]["version"], listed["upper"]["state"]) == ("2.5", "READY")
-    assert len(client.post("/v2/repository/index", json={"ready": True}).json()) == 5
+    assert len(client.post("/v2/repository/index", json={"ready": True}).json()) == 6
     assert client.post("/v2/repository/index", content=b"[").status_code == 422
     assert client.post("/v2/repository/index", content=b" " * 5000).status_code == 413
 

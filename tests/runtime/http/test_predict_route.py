@@ -123,7 +123,7 @@ def test_a_version_is_asked_for_by_name(client: httpx.Client) -> None:
 def test_an_unknown_model_is_404_and_says_what_is_served(client: httpx.Client) -> None:
     answer = predict(client, "nothing", {"x": X})
     assert answer.status_code == 404
-    assert "served: echo, moody, scale, upper" in answer.json()["error"]["message"]
+    assert "served: echo, moody, scale, talk, upper" in answer.json()["error"]["message"]
 
 
 def test_a_model_that_raises_is_500_with_its_last_lines(client: httpx.Client) -> None:
