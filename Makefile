@@ -10,7 +10,7 @@ VLLM_VENV := .venv-vllm
 TWO_AT_ONCE := -n 2 --dist loadfile  # most tests wait for processes; more would measure the machine, not the code
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help setup setup-vllm setup-browser lint format test test-vllm test-quick fuzz e2e soak-rollouts demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
+.PHONY: help setup setup-vllm setup-browser lint format test test-vllm test-quick fuzz e2e e2e-vllm soak-rollouts demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ fuzz: setup ## The property tests with new examples (make test repeats the same 
 
 e2e: setup ## The end-to-end suite on a real cluster (brings one up and takes it down again)
 	$(BIN)/python -m pytest e2e -c e2e/pytest.ini
+
+e2e-vllm: setup ## The image with vLLM for CPUs (3 GB) on a real cluster: the example applied, asked by the openai client, swapped
+	$(BIN)/python -m pytest e2e/language_model.py -c e2e/pytest.ini
 
 soak-rollouts: setup ## Repeat the version changes N times (20) on a real cluster; writes the table of docs/rollouts.md
 	PODIUM_SOAK_ROUNDS=$(or $(N),20) $(BIN)/python -m pytest e2e/soak.py -c e2e/pytest.ini -s
