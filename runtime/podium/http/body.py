@@ -55,6 +55,7 @@ class BodyReader:
     async def read_all(self, what: str = "JSON") -> list[bytes]:
         """All of it, in the pieces in which it came, at most the JSON limit. What is more than a piece counts as held
         until `close`. Raises Overloaded where there is no room for it."""
+        assert self._incoming is None, "a body that is claimed is read into given memory"
         limit = self._limits.json_bytes
         if self.length is not None and self.length > limit:
             raise BodyTooLargeError(f"{what} body of {self.length} bytes; expected at most {limit}. {USE_BINARY}")
@@ -104,6 +105,15 @@ class BodyReader:
                 raise self._too_large()
         if came != size:
             raise InvalidInput(_mismatch(came, size))
+
+    @property
+    def limit_bytes(self) -> int:
+        """How many bytes may still be read."""
+        return self._limits.body_bytes - self._consumed
+
+    async def read_some(self, target: memoryview) -> int:
+        """Fills the target; returns how much of it, less only where the body ends before."""
+        return await self._fill_counted(target)
 
     async def _fill_counted(self, target: memoryview) -> int:
         before = self._copied_bytes()

@@ -233,9 +233,7 @@ class FrontDoor:
         own = _own_forms(exchange.route.form, caller.fields, revision)
         form, answer_as = _forms(exchange.route.form, caller.fields, own, revision)
         length = caller.fields.get(HEADER_LENGTH) if form is Form.INFER else None
-        is_raw = length is not None or (
-            own is not None and own.reads is not None and b"content-length" in caller.fields
-        )
+        is_raw = length is not None or (own is not None and own.reads is not None)
         incoming = _incoming(exchange) if is_raw else None
         body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving, incoming)
         try:

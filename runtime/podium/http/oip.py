@@ -16,13 +16,14 @@ from podium.http.errors import BodyTooLargeError
 from podium.http.forms.document import Tensors, parse_object
 from podium.http.forms.infer import FORM, InferRequest, entries_of, infer_request, json_input, parameters_of
 from podium.http.forms.sole import shape_of, sole_input
+from podium.http.growing import read_growing
 from podium.http.receiving import Receiving
 from podium.ipc.arena import Arena
 from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor, check_layout, element_ends
 from podium.serving.contract import Contract
 from podium.serving.named_tensors import check_elements, parse_dtype, parse_shape, text_tensor
-from podium_crds.tensors import DType
+from podium_crds.tensors import DType, TensorSpec
 
 MAX_LENGTH_DIGITS = 12
 
@@ -84,14 +85,27 @@ async def _raw_input(body: BodyReader, contract: Contract, receiving: Receiving)
     """The body is the one input, its open dimension what the length makes of it; answered in binary."""
     name, spec = sole_input(contract)
     if body.length is None:
-        raise InvalidInput("a body that is one raw input needs a Content-Length")
-    if spec.dtype is DType.BYTES:  # one element; its length in front is left out, as the extension has it
+        tensors = {name: _as_input(await read_growing(body, receiving), spec)}
+    elif spec.dtype is DType.BYTES:  # one element; its length in front is left out, as the extension has it
         raw = await body.read_exactly(body.length)
         tensors = {name: text_tensor([raw], (1,) * len(spec.shape))}
     else:
         shape = shape_of(spec, body.length)
         tensors = await _received([_Declared(name, spec.dtype, shape, body.length)], body, receiving)
     return tensors, InferRequest(None, None, binary_by_default=True, timeout_s=None)
+
+
+def _as_input(raw: Tensor, spec: TensorSpec) -> Tensor:
+    """The whole body as the one input; takes over the lease."""
+    try:
+        if spec.dtype is not DType.BYTES:
+            return Tensor(spec.dtype, shape_of(spec, raw.nbytes), raw.data, raw.lease)
+        text = text_tensor([bytes(raw.data)], (1,) * len(spec.shape))
+    except BaseException:
+        raw.release()
+        raise
+    raw.release()
+    return text
 
 
 async def _received(declared: list[_Declared], body: BodyReader, receiving: Receiving) -> dict[str, Tensor]:

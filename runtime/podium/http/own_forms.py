@@ -9,6 +9,7 @@ from podium.http.body import BodyReader
 from podium.http.errors import BodyTooLargeError
 from podium.http.forms.document import Tensors
 from podium.http.forms.table import ANSWER_FORMS, MAX_ACCEPTED
+from podium.http.growing import read_growing
 from podium.http.oip import release
 from podium.http.receiving import Receiving
 from podium.ipc.arena import Arena
@@ -55,7 +56,7 @@ async def read_own(
     """The inputs in a body, checked and owned by the caller. Raises UnreadableBodyError, DecodedTooLargeError,
     InvalidInput, BodyTooLargeError, Overloaded, ModelError, WorkerDied, DeadlineExceeded."""
     assert own.reads is not None, "read by Podium's own codecs otherwise"
-    raw = await _received(own.reads, body, receiving)
+    raw = await _received(body, receiving)
     try:
         tensors = await own.codecs.decode(own.reads, raw, request_id, deadline)
     finally:
@@ -74,16 +75,10 @@ async def write_own(own: OwnForms, outputs: Mapping[str, Tensor], request_id: st
     return Answer(200, await own.codecs.encode(own.writes, outputs, request_id, deadline), own.writes)
 
 
-async def _received(content_type: bytes, body: BodyReader, receiving: Receiving) -> Tensor:
+async def _received(body: BodyReader, receiving: Receiving) -> Tensor:
     """The whole body, as it is."""
     if body.length is None:
-        pieces = await body.read_all(_media_type(content_type))
-        raw = b"".join(pieces)
-        if len(raw) <= INLINE_BYTES:
-            return Tensor(DType.UINT8, (len(raw),), memoryview(raw))
-        tensor = receiving.arena.tensor(DType.UINT8, (len(raw),))
-        tensor.data[:] = raw
-        return receiving.arena.seal(tensor)
+        return await read_growing(body, receiving)
     if body.length > receiving.limit_bytes:
         raise BodyTooLargeError(f"body of {body.length} bytes; this pod's shared memory takes {receiving.limit_bytes}")
     with receiving.room(body.length):

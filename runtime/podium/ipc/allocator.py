@@ -70,6 +70,16 @@ class _PageRuns:
             self._insert(offset + nbytes, length - nbytes)
         return offset
 
+    def take_at(self, offset: int, nbytes: int) -> bool:
+        """Takes `nbytes` from the beginning of the free run at `offset`; False where none is there, or not as much."""
+        length = self.length.get(offset, 0)
+        if length < nbytes:
+            return False
+        self._remove(offset)
+        if length > nbytes:
+            self._insert(offset + nbytes, length - nbytes)
+        return True
+
     def put(self, offset: int, nbytes: int) -> None:
         """Returns a run, joined with its free neighbours."""
         index = bisect_left(self.by_offset, offset)
@@ -137,6 +147,21 @@ class Allocator:
         if not owner.free:
             self._open[owner.slot_bytes].append(owner)
         owner.free.append(offset)
+
+    def resize(self, offset: int, nbytes: int) -> int | None:
+        """The capacity of a range in use, made longer or shorter where it lies so that it holds `nbytes`; None where
+        that cannot be, and nothing has changed. Raises KeyError for an offset that is not in use."""
+        owner = self._owner[offset]
+        if not isinstance(owner, int):
+            return owner.slot_bytes if nbytes <= owner.slot_bytes else None
+        wanted = max(PAGE, -(-nbytes // PAGE) * PAGE)
+        if wanted > owner and not self._runs.take_at(offset + owner, wanted - owner):
+            return None
+        if wanted < owner:
+            self._runs.put(offset + wanted, owner - wanted)
+        self._owner[offset] = wanted
+        self._use[None].add(wanted - owner)
+        return wanted
 
     def stats(self) -> tuple[ClassStats, ...]:
         """Use per class; the free bytes of the page runs are what no class has taken."""

@@ -111,6 +111,15 @@ class Arena:
         start = lease.slot.offset
         return Buffer(self._memory[start : start + nbytes], lease)
 
+    def resize(self, buffer: Buffer, nbytes: int) -> Buffer | None:
+        """The same range, exactly `nbytes` long, in place of `buffer`; None where there is no free memory behind it.
+        Only for its writer, before it is sealed, and before anybody else knows of it."""
+        if not self.ledger.resize(buffer.lease.slot, nbytes):
+            return None
+        self._high_water = max(self._high_water, self._allocator.used_bytes)
+        start = buffer.lease.slot.offset
+        return Buffer(self._memory[start : start + nbytes], buffer.lease)
+
     def promise(self, nbytes: int) -> Promise:
         """Room for a request's inputs and outputs, kept free of other promises until it is taken: `end` it then.
 

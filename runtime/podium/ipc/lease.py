@@ -105,6 +105,18 @@ class Ledger:
         self._check_live(slot)
         slot.state = SlotState.SEALED
 
+    def resize(self, slot: Slot, nbytes: int) -> bool:
+        """Makes a slot that is being written longer or shorter where it lies; False where that cannot be. Raises
+        LeaseError for one that others may read."""
+        self._check_live(slot)
+        if slot.state is not SlotState.WRITING:
+            raise LeaseError(f"slot {slot.generation} is sealed")
+        capacity = self._allocator.resize(slot.offset, nbytes)
+        if capacity is None:
+            return False
+        slot.capacity = capacity
+        return True
+
     def share(self, slot: Slot, holder: Holder) -> Lease:
         """One more lease on a sealed slot. Raises LeaseError while it is being written or after it was freed."""
         self._check_live(slot)

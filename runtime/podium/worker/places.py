@@ -78,7 +78,13 @@ class OutputPlaces:
         return Tensor(dtype, shape, memoryview(window).cast("B")).array()
 
     def store(self, outputs: Mapping[str, Tensor], inline_bytes: int) -> Stored:
-        """Each output in its place; what is there already is not copied. Raises ModelError without room for all."""
+        """Each output in its place, in the order of the model's; what is there already is not copied. Raises ModelError
+        without room for all."""
+        stored = self._stored(outputs, inline_bytes)
+        stored.refs = {name: stored.refs[name] for name in outputs}
+        return stored
+
+    def _stored(self, outputs: Mapping[str, Tensor], inline_bytes: int) -> Stored:
         stored = Stored()
         elsewhere: dict[str, Tensor] = {}
         for name, tensor in outputs.items():

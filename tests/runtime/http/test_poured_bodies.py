@@ -1,6 +1,8 @@
 """Large binary bodies, put where they belong as they come in: every byte right, however they are cut and ended."""
 
+import contextlib
 import json
+import select
 import socket
 from collections.abc import Iterator
 from itertools import pairwise
@@ -22,6 +24,21 @@ data:
     class Swap(Model):
         def infer(self, inputs):
             return {"c": inputs["b"], "d": inputs["a"]}
+
+    class Flip(Model):
+        def infer(self, inputs):
+            return {"y": inputs["x"][:, ::-1]}
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: flip}
+spec:
+  source: {uri: "configmap://code"}
+  engine: Python
+  python: {entrypoint: "models:Flip"}
+  inputs: [{name: x, dtype: UINT16, shape: [1, -1]}]
+  outputs: [{name: "y", dtype: UINT16, shape: [1, -1]}]
+  batching: {maxBatchSize: 1}
 ---
 apiVersion: podium.dev/v1alpha1
 kind: InferenceModel
@@ -278,9 +295,106 @@ def test_a_refused_body_is_read_over_and_the_next_request_answered(server: Serve
 def test_routes_that_read_by_themselves_find_such_bodies_too(server: Server) -> None:
     extra = {"inference-header-content-length": "3"}
     index = httpx.post(server.url + "/v2/repository/index", content=b'{"ready": true}', headers=extra)
-    assert [entry["name"] for entry in index.json()] == ["swap"]
+    assert {entry["name"] for entry in index.json()} == {"swap", "flip"}
     refused = httpx.post(server.url + "/v2/repository/index", content=b" " * 1_000_000, headers=extra)
     assert refused.status_code == 413
     document = {"inputs": {name: {"dtype": "UINT8", "shape": [1, 30000], "data": [7] * 30000} for name in "ab"}}
     answer = httpx.post(server.url + "/v1/models/swap:predict", json=document, headers=extra)
     assert answer.json()["outputs"]["c"]["shape"] == [1, 30000]
+
+
+RAW_CHUNKED = (
+    b"POST /v2/models/flip/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
+    b"inference-header-content-length: 0\r\n\r\n"
+)
+
+
+def chunk(raw: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(raw), raw)
+
+
+@pytest.mark.parametrize("size", [8, 16 << 10, 64 << 10, (64 << 10) + 8, 300_000, 5 * MIB, 17 * MIB, 64 * MIB])
+def test_a_raw_body_of_unknown_length_gets_a_slot_that_grows(server: Server, size: int) -> None:
+    (raw,) = tensors(size)
+    with connected(server) as line:
+        line.sendall(RAW_CHUNKED)
+        for at in range(0, size, MIB):
+            line.sendall(chunk(raw[at : at + MIB]))
+        line.sendall(b"0\r\n\r\n")
+        status, answer = read_answer(line)
+    assert status.startswith(b"HTTP/1.1 200"), (status, answer[:300])
+    assert answer == np.frombuffer(raw, np.uint16)[::-1].tobytes()
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+def test_a_raw_body_that_no_shape_takes_is_refused(server: Server) -> None:
+    with connected(server) as line:
+        line.sendall(RAW_CHUNKED + chunk(b"x" * 100_001) + b"0\r\n\r\n")
+        status, answer = read_answer(line)
+    assert status.startswith(b"HTTP/1.1 422"), (status, answer)
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+@pytest.mark.parametrize("head", ["raw", "json"])
+def test_a_body_without_an_end_is_cut_at_the_limit(server: Server, head: str) -> None:
+    header, raw = body_of(*tensors(4096, 4096))
+    begun = RAW_CHUNKED if head == "raw" else head_of(header, None) + chunk(header + raw)
+    sent = 0
+    with connected(server) as line:
+        line.sendall(begun)
+        line.setblocking(False)
+        piece = memoryview(chunk(bytes(MIB)) * 4)
+        rest = piece
+        while sent < 96 * MIB:
+            readable, writable, _ = select.select([line], [line], [], 60)
+            if readable:
+                break
+            assert writable, "neither read nor answered"
+            count = line.send(rest)
+            rest, sent = rest[count:] or piece, sent + count
+        line.settimeout(60)
+        status, answer = read_answer(line)
+    assert status.startswith(b"HTTP/1.1 413"), (status, answer)
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+def test_a_body_in_chunks_of_one_byte_is_cut_at_their_number(server: Server) -> None:
+    with connected(server) as line:
+        line.sendall(RAW_CHUNKED)
+        with contextlib.suppress(ConnectionError):
+            line.sendall(b"1\r\nx\r\n" * 70_000)
+        status, answer = read_answer(line)
+    assert status.startswith(b"HTTP/1.1 413"), (status, answer)
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+def test_bodies_of_unknown_length_share_half_of_the_arena(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(connected(server)) for _ in range(2)]
+        for line in lines:
+            line.sendall(RAW_CHUNKED)
+            for _ in range(40):
+                line.sendall(chunk(bytes(MIB)))
+        until(lambda: used(server) >= 128 * MIB, "two have grown to the limit")
+        with connected(server) as third:
+            third.sendall(RAW_CHUNKED + chunk(bytes(MIB)))
+            status, answer = read_answer(third)
+            assert status.startswith(b"HTTP/1.1 503"), (status, answer)
+        for line in lines:
+            line.sendall(b"0\r\n\r\n")
+            assert read_answer(line)[1] == bytes(40 * MIB)
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+@pytest.mark.parametrize("part", [1, 100_000, 3 * MIB])
+def test_a_client_that_leaves_a_growing_body_leaves_nothing_behind(server: Server, part: int) -> None:
+    with connected(server) as line:
+        line.sendall(RAW_CHUNKED + chunk(bytes(part)))
+        until(lambda: not all_is_free(server), "the body has its slot")
+    until(lambda: all_is_free(server), "every slot is free")
+
+
+def used(server: Server) -> float:
+    lines = httpx.get(server.url + "/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith("podium_arena_bytes{") and 'state="used"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)

@@ -15,7 +15,16 @@ def test_random_allocations_and_frees_keep_the_arena_covered_once(steps: list[in
     allocator = Allocator(8 * MIB)
     live: dict[int, int] = {}
     for step in steps:
-        if step <= 100 and live:
+        if step % 3 == 0 and live:
+            offset = sorted(live)[step % len(live)]
+            free, before = allocator.size_bytes - allocator.used_bytes, live[offset]
+            resized = allocator.resize(offset, step)
+            assert resized is not None or step > before, "shorter is always possible"
+            if resized is not None:
+                assert step <= resized <= before + free
+                assert all(offset + resized <= o or o + c <= offset for o, c in live.items() if o != offset)
+                live[offset] = resized
+        elif step <= 100 and live:
             offset = sorted(live)[step % len(live)]
             allocator.free(offset)
             del live[offset]
@@ -44,6 +53,26 @@ def test_small_requests_are_rounded_up_to_their_class() -> None:
 def test_a_large_request_takes_whole_pages_and_no_more() -> None:
     allocator = Allocator(64 * MIB)
     assert allocator.allocate(5 * MIB + 1)[1] == 5 * MIB + PAGE
+
+
+def test_a_run_grows_into_the_free_memory_behind_it_and_gives_it_back() -> None:
+    allocator = Allocator(16 * MIB)
+    first, _ = allocator.allocate(2 * MIB)
+    assert allocator.resize(first, 8 * MIB) == 8 * MIB
+    second, _ = allocator.allocate(8 * MIB)
+    assert allocator.resize(first, 8 * MIB + 1) is None
+    allocator.free(second)
+    assert allocator.resize(first, 16 * MIB) == 16 * MIB
+    assert allocator.resize(first, MIB + 1) == MIB + PAGE
+    allocator.check_integrity()
+    assert allocator.used_bytes == MIB + PAGE
+
+
+def test_a_slot_of_a_class_stays_as_long_as_it_is() -> None:
+    allocator = Allocator(16 * MIB)
+    offset, _ = allocator.allocate(60_000)
+    assert allocator.resize(offset, 1) == 64 << 10
+    assert allocator.resize(offset, (64 << 10) + 1) is None
 
 
 def test_an_arena_smaller_than_a_span_still_serves_single_slots() -> None:
