@@ -8,6 +8,7 @@ from pydantic import Field
 
 from podium_crds.base import PositiveSeconds, Rule, Ruled, Seconds, Strict
 from podium_crds.parity import Parity
+from podium_crds.promql import PrometheusCheck
 
 
 class RolloutStrategy(StrEnum):
@@ -40,15 +41,20 @@ class Analysis(Ruled):
     """Requests that each revision must have answered in a step before it is judged. With fewer the step is held."""
     parity: Parity | None = None
     """How alike the answers of both revisions must be. Absent: they are not compared."""
+    prometheus: PrometheusCheck | None = None
+    """What a Prometheus server must say at every step with a weight. Absent: none is asked."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="has(self.maxErrorPercent) || has(self.maxP99LatencyPercent) || has(self.parity)",
-            message="the analysis checks nothing: set maxErrorPercent, maxP99LatencyPercent or parity, or leave it out",
+            cel="has(self.maxErrorPercent) || has(self.maxP99LatencyPercent) || has(self.parity) || "
+            "has(self.prometheus)",
+            message="the analysis checks nothing: set maxErrorPercent, maxP99LatencyPercent, parity or prometheus, or "
+            "leave it out",
             holds=lambda analysis: (
                 analysis.max_error_percent is not None
                 or analysis.max_p99_latency_percent is not None
                 or analysis.parity is not None
+                or analysis.prometheus is not None
             ),
         ),
     )

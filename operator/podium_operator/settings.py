@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     runtime_image: str = "podium-runtime:latest"
     """Runtime image of resources that name none; pinned into their revision when it is made."""
 
+    prometheus_addresses: Annotated[tuple[str, ...], NoDecode] = ()
+    """Prometheus servers that resources may name in rollout.analysis.prometheus, comma-separated. Empty: none."""
+
     pod_admin_port: Annotated[int, Field(ge=1, le=65535)] = 8081
     """Admin port of runtime pods."""
 
@@ -82,7 +85,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least level that is logged."""
 
-    @field_validator("namespaces", mode="before")
+    @field_validator("namespaces", "prometheus_addresses", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -193,6 +193,14 @@ class NodeCapacity:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a Prometheus server answered: a number, or why there is none."""
+
+    value: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything one pass knows about a resource's children."""
 
@@ -202,6 +210,8 @@ class Observed:
     """Service, Secret and PodDisruptionBudget by kind and name."""
     nodes: tuple[NodeCapacity, ...] | None = None
     """None: the operator may not read nodes, so the scheduler alone decides."""
+    measured: Measurement | None = None
+    """The answer to rollout.analysis.prometheus; None where it was not asked."""
 
     def pool(self, ordinal: int) -> Pool | None:
         """The pool with that ordinal, or None."""

@@ -24,6 +24,7 @@ from podium_operator.leader import Elector, LeaseConfig
 from podium_operator.logs import get_logger
 from podium_operator.metrics import Metrics
 from podium_operator.pods.client import PodClient
+from podium_operator.promql import Prometheus
 from podium_operator.reconcile.resource import ResourceReconciler
 from podium_operator.reconcile.serving import Parts
 from podium_operator.resources.assignment import written_transitions
@@ -63,6 +64,7 @@ class Operator:
             pods = await stack.enter_async_context(
                 PodClient(self._metrics, port=settings.pod_admin_port, timeout_s=settings.pod_timeout_seconds)
             )
+            prometheus = await stack.enter_async_context(Prometheus(settings.prometheus_addresses))
             watches = Watches(credentials, self._cache, self._queue, self._metrics)
             await stack.enter_async_context(self._health(watches))
             resync = Resync(client, self._cache, self._queue, self._metrics, settings.namespaces)
@@ -74,7 +76,7 @@ class Operator:
             stack.enter_context(self._signals())
             stack.push_async_callback(elector.release)
             events = Events(client)
-            reconcilers = self._reconcilers(client, pods, events, elector)
+            reconcilers = self._reconcilers(client, pods, prometheus, events, elector)
             dispatch = Dispatch(reconcilers, self._metrics, pass_timeout_s=settings.pass_timeout_seconds)
             workers = Workers(self._queue, dispatch, count=settings.workers)
             try:
@@ -158,7 +160,7 @@ class Operator:
         return max((number + 1 for number in named if number is not None), default=0)
 
     def _reconcilers(
-        self, client: KubeClient, pods: PodClient, events: Events, elector: Elector
+        self, client: KubeClient, pods: PodClient, prometheus: Prometheus, events: Events, elector: Elector
     ) -> Mapping[str, Reconciler]:
         parts = Parts(
             client=client,
@@ -169,6 +171,7 @@ class Operator:
             runtime_image=self._settings.runtime_image,
             wake=self._queue.add,
             now=lambda: datetime.now(UTC),
+            prometheus=prometheus,
         )
         reconciler = ResourceReconciler(parts)
         return {MODEL: reconciler, PIPELINE: reconciler}

@@ -82,6 +82,12 @@ def _serving() -> JsonObject:
                 "maxErrorPercent": 1,
                 "maxP99LatencyPercent": 150,
                 "minRequests": 50,
+                "prometheus": {
+                    "address": "http://prometheus:9090",
+                    "query": "vector(1)",
+                    "maxValue": "1",
+                    "minValue": "0",
+                },
                 "parity": {
                     "shadowPercent": 5,
                     "tolerance": "0.01",

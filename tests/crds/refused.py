@@ -30,6 +30,11 @@ def _tolerated(**parity: object) -> JsonObject:
     return {"steps": [{"weight": 50}], "analysis": {"parity": {"shadowPercent": 10, **parity}}}
 
 
+def _asking(**check: str) -> JsonObject:
+    asked = {"address": "http://prometheus:9090", "query": "vector(1)", **check}
+    return {"steps": [{"weight": 50}], "analysis": {"prometheus": asked}}
+
+
 def _graph(steps: list[JsonObject], output: str = "one.y") -> JsonObject:
     return a_pipeline(
         models=[{"name": "m", "inline": a_definition()}], steps=steps, outputs=[{"name": "y", "from": output}]
@@ -269,7 +274,7 @@ REFUSED = (
     Refused(
         "an analysis of nothing",
         a_model(rollout={"steps": [{"weight": 50}], "analysis": {"minRequests": 10}}),
-        "set maxErrorPercent, maxP99LatencyPercent or parity",
+        "set maxErrorPercent, maxP99LatencyPercent, parity or prometheus",
         a_model(rollout={"steps": [{"weight": 50}], "analysis": {"minRequests": 10, "maxErrorPercent": 1}}),
     ),
     Refused(
@@ -292,6 +297,18 @@ REFUSED = (
         a_model(rollout=_SHADOWED),
         "rollout.analysis.parity runs requests twice",
         a_model(rollout={**_SHADOWED, "analysis": {"parity": {"shadowPercent": 10, "allowSideEffects": True}}}),
+    ),
+    Refused(
+        "a query that is judged by nothing",
+        a_model(rollout=_asking()),
+        "set maxValue, minValue or both",
+        a_model(rollout=_asking(maxValue="0.5")),
+    ),
+    Refused(
+        "an address with a password",
+        a_model(rollout=_asking(address="http://me:secret@prometheus:9090", maxValue="1")),
+        "without user or query",
+        a_model(rollout=_asking(address="https://prometheus.monitoring:9090/a", maxValue="1")),
     ),
     Refused(
         "a tolerance that is no decimal",

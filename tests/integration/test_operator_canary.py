@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tests.support.operator_process import OperatorProcess
+from tests.support.prometheus import FakePrometheus, vector
 from tests.support.waiting import eventually
 from tests.support.world import Asking, World, scale
 
@@ -173,3 +174,33 @@ async def test_a_version_that_answers_alike_says_so_and_takes_over(world: World,
         await annotate(world, promote=(await world.model())["status"]["updateRevision"])
         await world.until("Ready", "True")
     assert asking.failures == []
+
+
+async def test_a_number_of_prometheus_gives_a_version_up_and_a_server_that_is_away_does_not(world: World) -> None:
+    async with (
+        FakePrometheus() as server,
+        OperatorProcess(
+            world.plane.kubeconfig, world.namespace, prometheus_addresses=f"http://other:9090,{server.address}"
+        ) as operator,
+    ):
+        await operator.leading()
+        query = 'bad{revision="{{revision}}"}'
+        check = {"address": server.address, "query": query, "maxValue": "0.1"}
+        rollout = {"steps": [{"weight": 50, "pauseSeconds": 1}], "analysis": {"prometheus": check}}
+        server.says, server.status = "away", 503
+        await world.apply(scale(world.namespace, 2, rollout=rollout))
+        await world.until("Ready", "True")
+        async with Asking(world) as asking:
+            await world.apply(scale(world.namespace, 3, rollout=rollout))
+            await eventually(lambda: is_held(world), within_s=60)
+            server.says, server.status = vector(0.5), 200
+            message = await world.until("Progressing", "False", "AnalysisFailed")
+        revision = (await world.model())["status"]["updateRevision"]
+        assert message.endswith(f"the query gives 0.5 for {revision}, at most 0.1 is allowed")
+        assert set(server.queries) == {f'bad{{revision="{revision}"}}'}
+        assert asking.failures == []
+
+
+async def is_held(world: World) -> bool:
+    found = (await world.model())["status"].get("canary") or {}
+    return "Prometheus says nothing" in found.get("analysis", "")

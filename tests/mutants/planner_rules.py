@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 PLANNER, CANARY = "tests/operator/rollout/test_planner.py", "tests/operator/rollout/test_canary.py"
-PARITY = "tests/operator/rollout/test_parity.py"
+PARITY, MEASURED = "tests/operator/rollout/test_parity.py", "tests/operator/rollout/test_measured.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,5 +255,19 @@ MUTANTS = (
         "        if serving is not None and serving.record.hashes.load == new.record.hashes.load:\n",
         "        if True:\n",
         f"{PARITY}::test_a_surge_passes_over_weight_0_and_holds_what_cannot_be_compared",
+    ),
+    Mutant(
+        "a number beyond its limit gives the revision up",
+        "measured",
+        "    if check.max_value is not None and measured.value > float(check.max_value):\n",
+        "    if False:\n",
+        f"{MEASURED}::test_an_answer_beyond_a_limit_gives_the_revision_up",
+    ),
+    Mutant(
+        "a server that is away holds the step",
+        "measured",
+        '        return Analysed(Finding.INCONCLUSIVE, f"Prometheus says nothing',
+        '        return Analysed(Finding.PASSING, f"Prometheus says nothing',
+        f"{MEASURED}::test_a_server_that_says_nothing_holds_the_step",
     ),
 )

@@ -44,6 +44,7 @@ from podium_operator.state import (
     Desired,
     Facts,
     KnownRevision,
+    Measurement,
     NodeCapacity,
     Observed,
     ObservedPod,
@@ -137,6 +138,8 @@ class SimulatedCluster:
         self.fails: set[str] = set()
         self.differs: set[str] = set()
         """Revisions that answer otherwise than the one before."""
+        self.measured: Measurement | None = None
+        """What Prometheus says."""
         self.cordoned = False
         self.crowded = False
         """Whether no node takes another pod, whatever it asks for."""
@@ -156,7 +159,7 @@ class SimulatedCluster:
             (NodeCapacity("node", schedulable=not self.cordoned, gpus=self.gpus),) if self.gpus is not None else None
         )
         pools = tuple(self._observed_pool(pool) for _, pool in sorted(self.pools.items()))
-        return Observed(pools=pools, revisions=dict(self.revisions), nodes=nodes)
+        return Observed(pools=pools, revisions=dict(self.revisions), nodes=nodes, measured=self.measured)
 
     def _observed_pool(self, pool: SimPool) -> Pool:
         pods = sorted((pod for pod in self.pods.values() if pod.pool == pool.name), key=lambda pod: pod.name)

@@ -24,6 +24,7 @@ from podium_operator.observation import Observation
 from podium_operator.observe import Observer
 from podium_operator.perform import NotOursError, Performer, Scope
 from podium_operator.pods.client import PodClient
+from podium_operator.promql import Prometheus
 from podium_operator.reconcile.desired import Subjected, desired_of, subjected
 from podium_operator.reconcile.reporting import Reporter
 from podium_operator.resources import names
@@ -33,10 +34,11 @@ from podium_operator.resources.labels import (
     stable_label,
 )
 from podium_operator.resources.service import grpc_url, url
+from podium_operator.rollout import measured
 from podium_operator.rollout.actions import Plan
 from podium_operator.rollout.capacity import serves
 from podium_operator.rollout.planner import plan
-from podium_operator.state import Desired, Facts, Key, KnownRevision, Problem, Result, Stage
+from podium_operator.state import Desired, Facts, Key, KnownRevision, Observed, Problem, Result, Stage
 from podium_operator.status.conditions import Judgement
 from podium_operator.status.rollup import Subject, loaded
 
@@ -67,6 +69,8 @@ class Parts:
     wake: Callable[[Key], None]
     """Has a resource looked at soon."""
     now: Callable[[], datetime]
+    prometheus: Prometheus
+    """Asked what rollouts are judged by, where they name a server."""
 
 
 class Serving:
@@ -99,8 +103,9 @@ class Serving:
         if invalid is not None:
             await self._refuse(subject, observation, invalid)
             return Result(_jittered(INVALID_S))
+        observed = await self._measured(observation.observed, desired)
         try:
-            decided = plan(observation.observed, desired, self._parts.now())
+            decided = plan(observed, desired, self._parts.now())
         except AssignmentTooLargeError as exc:
             await self._refuse(subject, observation, Problem(Reason.INVALID_SPEC, str(exc)))
             return Result(_jittered(INVALID_S))
@@ -121,6 +126,13 @@ class Serving:
             return Result(AFTER_ACTION_S)
         pause = decided.requeue_after_s
         return Result(None if pause is None else _jittered(pause))
+
+    async def _measured(self, observed: Observed, desired: Desired) -> Observed:
+        """With what Prometheus says of a step, where it is asked."""
+        asked = measured.question(desired)
+        if asked is None:
+            return observed
+        return replace(observed, measured=await self._parts.prometheus.measure(asked.address, asked.query))
 
     async def _judged_by_server(self, resource: Resource, desired: Desired, observation: Observation) -> Problem | None:
         """What the API server says against pods of a shape that no pool has yet, asked before anything is touched."""

@@ -11,7 +11,7 @@ from math import ceil
 from podium_crds.assignment import LOADED_STATES
 from podium_crds.rollout import RolloutStep, RolloutStrategy
 from podium_crds.status import CanaryStatus, ResolvedStrategy
-from podium_operator.rollout import parity
+from podium_operator.rollout import measured, parity
 from podium_operator.rollout.analysis import Analysed, Finding, analysed, together
 from podium_operator.rollout.capacity import routable_count
 from podium_operator.state import Desired, Observed, ObservedPod, Pool
@@ -99,6 +99,7 @@ def findings(observed: Observed, desired: Desired) -> Analysed:
     said = [parity.compared(desired, serving, pods)]
     if desired.canary is None or desired.canary.weight:
         said.append(analysed(desired.rollout.analysis, pods, desired.target.name, desired.current or ""))
+        said.append(measured.judged(desired, observed.measured))
     return together(said)
 
 
