@@ -76,6 +76,8 @@ class LocalNode:
         """By Service, as last written."""
         self.pods: dict[str, LocalPod] = {}
         """By name, Terminating ones included."""
+        self.release: Path | None = None
+        """A checkout whose runtime the containers that start from now on run; None: this one's."""
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2))
@@ -217,6 +219,8 @@ class LocalNode:
             "PODIUM_DRAIN_MARGIN_SECONDS": "1",
             "PODIUM_ARTIFACT_ATTEMPTS": "1",
         }
+        if self.release is not None:
+            environment["PYTHONPATH"] = os.pathsep.join(str(self.release / part) for part in ("crds", "runtime"))
         arguments = pod.manifest["spec"]["containers"][0]["args"]
         with (pod.folder / "log").open("ab") as log:
             pod.process = await asyncio.create_subprocess_exec(
