@@ -70,7 +70,8 @@ def _weights(vocabulary: int, seed: int) -> dict[str, NDArray[np.float32]]:
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> NDArray[np.float32]:
-        return (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+        made: NDArray[np.float32] = (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+        return made
 
     norm = np.ones(HIDDEN, np.float32)
     weights = {

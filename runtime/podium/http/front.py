@@ -29,6 +29,7 @@ from podium.http.asgi import (
 )
 from podium.http.body import BodyReader
 from podium.http.call import Call
+from podium.http.choosing import FORMS, NAMED_FORMS, forms_of, own_forms_of
 from podium.http.codecs import Codecs
 from podium.http.disconnect import DisconnectWatch
 from podium.http.errors import ClientGoneError, MethodNotAllowedError, WrongKindError, answer_for
@@ -36,14 +37,14 @@ from podium.http.explaining import EXPLAIN, Account, account_of, answered
 from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
 from podium.http.forms.named import NamedRequest
-from podium.http.forms.table import Form, answer_form, body_form
+from podium.http.forms.table import Form, body_form
 from podium.http.incoming import Incoming
 from podium.http.lending import Lending
 from podium.http.limits import REQUEST_ID, Limits
 from podium.http.oip import read_infer, release
 from podium.http.openai import OpenAIRoutes
 from podium.http.openai_errors import openai_error
-from podium.http.own_forms import OwnForms, own_forms, read_own, write_own
+from podium.http.own_forms import OwnForms, read_own, write_own
 from podium.http.receiving import Receiving
 from podium.http.routes import OPENAI_PATHS, HotRoute, RouteForm, right_path
 from podium.http.rpc import RpcRoutes
@@ -58,19 +59,12 @@ from podium.telemetry.outgoing import TRACE
 from podium.telemetry.traced import Spans
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
-NAMED_FORMS = frozenset({RouteForm.PREDICT, RouteForm.RUN})
 STREAMED = frozenset({RouteForm.STREAM, RouteForm.GENERATE_STREAM})
 CLOSE = (b"connection", b"close")
 OPENAI_FORMS = frozenset(OPENAI_PATHS.values())
 REQUEST_ID_FIELD = HEADER_REQUEST_ID.encode()
 REVISION_FIELD = HEADER_REVISION.encode()
 STATUS_CLIENT_GONE = 499
-FORMS = {
-    RouteForm.INFER: Form.INFER,
-    RouteForm.BATCH: Form.BATCH,
-    RouteForm.SINGLE: Form.SINGLE,
-    RouteForm.GENERATE_STREAM: Form.GENERATE,
-}
 
 
 class Door(NamedTuple):
@@ -230,8 +224,8 @@ class FrontDoor:
     async def _inferred(self, exchange: Exchange, revision: LiveRevision) -> Answer:
         """Body in, model, body out."""
         caller = exchange.caller
-        own = _own_forms(exchange.route.form, caller.fields, revision)
-        form, answer_as = _forms(exchange.route.form, caller.fields, own, revision)
+        own = own_forms_of(exchange.route.form, caller.fields, revision.codecs)
+        form, answer_as = forms_of(exchange.route.form, caller.fields, own, revision.codecs)
         length = caller.fields.get(HEADER_LENGTH) if form is Form.INFER else None
         is_raw = length is not None or (own is not None and own.reads is not None)
         incoming = _incoming(exchange) if is_raw else None
@@ -272,7 +266,7 @@ class FrontDoor:
     async def _streamed(self, exchange: Exchange, revision: LiveRevision) -> int:
         """Body in, events out. Returns the status that counts."""
         caller, route = exchange.caller, exchange.route.form
-        own = _own_forms(route, caller.fields, revision)
+        own = own_forms_of(route, caller.fields, revision.codecs)
         body = BodyReader(caller.fields, exchange.receive, self._limits, self._receiving)
         try:
             if own is not None and own.reads is not None:
@@ -357,28 +351,6 @@ class FrontDoor:
                 caller.key,
             )
         )
-
-
-def _forms(route: RouteForm, fields: Fields, own: OwnForms | None, revision: LiveRevision) -> tuple[Form, Form]:
-    """How the body of a route reads, and how its answer is written, where the model's own codecs do not.
-
-    Raises UnsupportedMediaTypeError, NotAcceptableError.
-    """
-    if route not in NAMED_FORMS:
-        return FORMS[route], FORMS[route]
-    codecs, form = revision.codecs, Form.NAMED
-    if own is None or own.reads is None:
-        form = body_form(fields.get(b"content-type"), codecs.decodes if codecs else ())
-    if own is not None and own.writes is not None:
-        return form, form
-    return form, answer_form(fields.get(b"accept"), form, codecs.encodes if codecs else ())
-
-
-def _own_forms(route: RouteForm, fields: Fields, revision: LiveRevision) -> OwnForms | None:
-    """What of a request is for the model's own codecs."""
-    if revision.codecs is None or route not in (*NAMED_FORMS, RouteForm.STREAM):
-        return None
-    return own_forms(fields, revision.codecs)
 
 
 def _incoming(exchange: Exchange) -> Incoming | None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from podium.batching.backlog import Backlog
-from podium.batching.bisect import halves
 from podium.batching.device import LOWEST_SHARE, Run
 from podium.batching.grants import OutputSize
 from podium.batching.joining import Joining
@@ -263,7 +262,7 @@ class Dispatcher:
         try:
             running = self._sender.send(instance, batch, expected_s, now)
         except ArenaExhausted as error:
-            self._split_or_fail(batch, error)
+            self.outcomes.no_room(batch, error)
             return None
         except (PeerGone, NoCredit) as error:
             self.outcomes.restore(batch)
@@ -278,13 +277,6 @@ class Dispatcher:
         self.tally.padded_elements += padded
         self.tally.copies.gathered(running.inputs.gathers, running.inputs.gathered_bytes)
         return running
-
-    def _split_or_fail(self, batch: list[Waiting], error: ArenaExhausted) -> None:
-        if len(batch) == 1:
-            self.outcomes.fail(batch, error)
-            return
-        for half in halves(batch):
-            self.backlog.run_again(half)
 
     def _ready(self, instance: Supervisor) -> None:
         if instance.restarts and self.warm_up:

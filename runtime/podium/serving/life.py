@@ -1,14 +1,16 @@
 """One life of an instance's process, and where the instance stands between its lives."""
 
 import asyncio
+import hmac
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from podium.errors import ProtocolError
+from podium.errors import ProtocolError, WorkerLoadError
 from podium.ipc.channel import Payloads
-from podium.ipc.protocol import FromWorker, Ready
+from podium.ipc.protocol import PROTOCOL_VERSION, FromWorker, Hello, LoadFailed, Ready
+from podium.serving.loading import load_reason
 from podium.serving.process import ChildProcess
 
 if TYPE_CHECKING:
@@ -39,6 +41,19 @@ class Life:
     """Started as a candidate: behind others, with one intra-op thread."""
     known: bool = False
     """True once it said hello with its token."""
+
+    def doubt(self, message: FromWorker) -> str | None:
+        """Takes in what the worker says of itself; what is wrong with it, if anything is."""
+        if isinstance(message, Hello):
+            self.known = hmac.compare_digest(message.token, self.token) and message.protocol == PROTOCOL_VERSION
+            return None if self.known else "it said hello with a wrong token or protocol version"
+        if not self.known:
+            return f"it sent {type(message).__name__} before Hello"
+        if isinstance(message, Ready) and not self.outcome.done():
+            self.outcome.set_result(message)
+        elif isinstance(message, LoadFailed) and not self.outcome.done():
+            self.outcome.set_exception(WorkerLoadError(load_reason(message), message.message))
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,14 @@ class Outcomes:
     member: Callable[[], Member]
     """As it is tuned now."""
 
+    def no_room(self, batch: Sequence[Waiting], error: PodiumError) -> None:
+        """The arena holds less than the batch takes: its halves are tried, and a request alone fails."""
+        if len(batch) == 1:
+            self.fail(batch, error)
+            return
+        for half in halves(batch):
+            self.backlog.run_again(half)
+
     def succeed(
         self, requests: Sequence[Waiting], shares: Sequence[Outputs], lease: Callable[[Outputs], Outputs]
     ) -> None:

@@ -5,7 +5,6 @@ reach nobody. Who supervises learns of readiness, messages and deaths through `E
 """
 
 import asyncio
-import hmac
 import os
 import random
 from contextlib import AsyncExitStack, suppress
@@ -18,7 +17,6 @@ from podium.ipc.channel import NoCredit, Payloads, PeerGone
 from podium.ipc.journal import Journal, create_journal
 from podium.ipc.lease import Holder
 from podium.ipc.protocol import (
-    PROTOCOL_VERSION,
     Drain,
     FromWorker,
     Hello,
@@ -34,7 +32,7 @@ from podium.serving.backoff import STABLE_AFTER_S, Backoff
 from podium.serving.forkserver import ForkLost
 from podium.serving.life import EarlyWords, Events, InstanceState, Life, to_its_end
 from podium.serving.llm_totals import LlmTotals
-from podium.serving.loading import as_candidate, load_error, load_reason
+from podium.serving.loading import as_candidate, load_error
 from podium.serving.memory import load_budget, overrun, too_large
 from podium.serving.pod import PodResources
 from podium.serving.priority import hold_back, let_go
@@ -387,21 +385,11 @@ class Supervisor:
         life = self._life
         if life is None or peer != life.peer or message.epoch != self.epoch:
             return
-        if isinstance(message, Hello):
-            life.known = hmac.compare_digest(message.token, life.token) and message.protocol == PROTOCOL_VERSION
-            if not life.known:
-                self.kill("it said hello with a wrong token or protocol version")
-        elif not life.known:
-            self.kill(f"it sent {type(message).__name__} before Hello")
-        elif isinstance(message, Ready):
-            if not life.outcome.done():
-                life.outcome.set_result(message)
-        elif isinstance(message, LoadFailed):
-            if not life.outcome.done():
-                life.outcome.set_exception(WorkerLoadError(load_reason(message), message.message))
+        if (wrong := life.doubt(message)) is not None:
+            self.kill(wrong)
         elif isinstance(message, Stats):
             self.measured.take(message.llm)
-        else:
+        elif not isinstance(message, (Hello, Ready, LoadFailed)):
             self._events.message(self, message, payloads)
 
     def _intrude(self, _peer: bytes, error: ProtocolError) -> None:
