@@ -2,6 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # each process of a test would compile all that it imports anew
 
 PYTHON ?= python3
 VENV := .venv
