@@ -1,6 +1,6 @@
 """Where a tensor had better travel, in the message or in a slot of the arena: round trips by size, in alternation.
 
-The evidence for podium.serving.pod.INLINE_BYTES. One worker doubles the input; request to answer, without HTTP.
+The evidence for podium.serving.workers.pod.INLINE_BYTES. One worker doubles the input; request to answer, without HTTP.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.result import Bar, Effort, Result
 from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor
-from podium.serving.group import PodOptions, PodResources, WorkerGroup
+from podium.serving.dispatch.group import PodOptions, PodResources, WorkerGroup
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Member
 
 KIB = 1 << 10

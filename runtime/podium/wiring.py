@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING
 
 from podium.artifacts import ArtifactStore, Limits
 from podium.errors import PodiumError
-from podium.http.access_log import AccessLog
-from podium.http.admin import AdminTokens, admin_app
-from podium.http.api_keys import ApiKeys
-from podium.http.app import cold_app
-from podium.http.codecs import Codecs
-from podium.http.express import ExpressLane
-from podium.http.front import Door, FrontDoor
-from podium.http.lending import Lending
-from podium.http.limits import Limits as HttpLimits
+from podium.http.codec.codecs import Codecs
+from podium.http.inference.express import ExpressLane
+from podium.http.inference.front import Door, FrontDoor
+from podium.http.inference.server import QuietServer, bind
 from podium.http.live.routes import LivePage, local_app, new_key
 from podium.http.metrics.collector import registry
-from podium.http.receiving import Receiving
-from podium.http.server import QuietServer, bind
-from podium.serving.assignments import AssignmentDesk
-from podium.serving.begun import BegunServer
-from podium.serving.drain import drain
-from podium.serving.group import PodOptions, PodResources
-from podium.serving.report import build_report
-from podium.serving.residents import Residents
-from podium.serving.shared_groups import SharedGroups
+from podium.http.pages.admin import AdminTokens, admin_app
+from podium.http.pages.app import cold_app
+from podium.http.transport.access_log import AccessLog
+from podium.http.transport.api_keys import ApiKeys
+from podium.http.transport.lending import Lending
+from podium.http.transport.limits import Limits as HttpLimits
+from podium.http.transport.receiving import Receiving
+from podium.serving.dispatch.group import PodOptions, PodResources
+from podium.serving.revisions.assignments import AssignmentDesk
+from podium.serving.revisions.drain import drain
+from podium.serving.revisions.report import build_report
+from podium.serving.revisions.residents import Residents
+from podium.serving.revisions.shared_groups import SharedGroups
+from podium.serving.workers.begun import BegunServer
 from podium.settings import Settings
 from podium.telemetry.cgroup import MemoryState, memory_state
 from podium.telemetry.garbage import GarbageControl
@@ -96,7 +96,7 @@ class Runtime:
             self.failed.set()
 
     async def drain(self, *, propagation_s: int | None = None) -> None:
-        """From SIGTERM to the last byte (serving/drain.py)."""
+        """From SIGTERM to the last byte (serving/revisions/drain.py)."""
         policy = self.residents.drain_policy
         if propagation_s is not None:
             policy = policy.model_copy(update={"propagation_seconds": propagation_s})

@@ -29,7 +29,7 @@ SAMPLE = 1024
 
 
 class Outcome(Protocol):
-    """Where a request's answer goes: an asyncio.Future, or podium.serving.direct.DirectCall."""
+    """Where a request's answer goes: an asyncio.Future, or podium.serving.dispatch.direct.DirectCall."""
 
     def done(self) -> bool:
         """There is an outcome, or nobody waits for one any more."""

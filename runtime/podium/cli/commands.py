@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from podium.cli.plugins import WithPlugins
-from podium.serving.begun import BegunServer
+from podium.serving.workers.begun import BegunServer
 
 app = typer.Typer(
     name="podium",

@@ -17,11 +17,11 @@ from podium.artifacts import ArtifactError, ArtifactStore, Limits
 from podium.cli.samples import joined, row_count, rows_of, synthesized
 from podium.errors import ModelError, PodiumError, WorkerDied, WorkerLoadError
 from podium.ipc.tensor import Tensor
-from podium.serving.contract import Contract, described, disagreement
-from podium.serving.group import WorkerGroup
-from podium.serving.named_tensors import parse_tensors
-from podium.serving.pod import PodOptions, PodResources
-from podium.serving.process import memory_bytes
+from podium.serving.dispatch.group import WorkerGroup
+from podium.serving.revisions.contract import Contract, described, disagreement
+from podium.serving.revisions.named_tensors import parse_tensors
+from podium.serving.workers.pod import PodOptions, PodResources
+from podium.serving.workers.process import memory_bytes
 from podium_crds.assignment import EngineKind, Member
 from podium_crds.tensors import DType
 

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from podium.serving.begun import BegunServer
+from podium.serving.workers.begun import BegunServer
 
 SHARED = ("numpy", "podium.ipc.channel", "podium.ipc.bootstrap", "podium.ipc.view", "podium_crds.assignment")
 """What front end and workers both import."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
-"""Both as in podium.serving.process, which is too much to import here."""
+"""Both as in podium.serving.workers.process, which is too much to import here."""
 FORKED = ("Torch", "Onnx", "Handler", "Python")
 ENGINE = re.compile(rf"""["']?(?:engine|kind)["']?:\s*["']?({"|".join(FORKED)})\b""")
 MAX_BYTES = 1 << 20

@@ -12,8 +12,8 @@ from pathlib import Path
 import typer
 
 from podium.cli.local_files import compile_texts, explain, read_texts
-from podium.serving.lifecycle import HostedRevision, loads_like
-from podium.serving.resident import Resident
+from podium.serving.revisions.lifecycle import HostedRevision, loads_like
+from podium.serving.revisions.resident import Resident
 from podium.wiring import Runtime
 from podium_crds.assignment import Assignment, ResourceRef
 from podium_crds.errors import CrdsError

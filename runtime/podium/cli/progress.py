@@ -2,9 +2,9 @@
 
 import typer
 
-from podium.serving.lifecycle import HostedRevision
-from podium.serving.resident import Resident
-from podium.serving.residents import Residents
+from podium.serving.revisions.lifecycle import HostedRevision
+from podium.serving.revisions.resident import Resident
+from podium.serving.revisions.residents import Residents
 from podium_crds.assignment import LOADED_STATES, Failure, RevisionState
 
 

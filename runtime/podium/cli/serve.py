@@ -15,7 +15,7 @@ from podium.cli.following import Follower
 from podium.cli.local_files import compile_texts, explain, read_texts
 from podium.cli.progress import Progress
 from podium.errors import PodiumError
-from podium.serving.begun import BegunServer
+from podium.serving.workers.begun import BegunServer
 from podium.settings import Settings, UnknownSettingError, read_settings
 from podium.telemetry.logging import configure
 from podium_crds.errors import CrdsError

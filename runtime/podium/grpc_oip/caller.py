@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from os import urandom
 
-from podium.http.asgi import Fields
-from podium.http.limits import REQUEST_ID
-from podium.http.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
-from podium.serving.live import LiveRevision
+from podium.http.transport.asgi import Fields
+from podium.http.transport.limits import REQUEST_ID
+from podium.http.transport.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
+from podium.serving.revisions.live import LiveRevision
 from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
 Metadata = Iterable[tuple[str, str | bytes]]

@@ -12,15 +12,15 @@ from google.protobuf.message import Message
 from podium.grpc_oip import open_inference_pb2 as pb
 from podium.grpc_oip.caller import Caller, answer_metadata, caller_of, fields_of
 from podium.grpc_oip.tensors import read_inputs, write_outputs
-from podium.http.access_log import Access
-from podium.http.errors import answer_for
-from podium.http.explaining import Account, account_of, answered
-from podium.http.front import Door
-from podium.http.protocol_v2 import ANY_KIND, EXTENSIONS, STATES, platform
+from podium.http.inference.front import Door
+from podium.http.pages.protocol_v2 import ANY_KIND, EXTENSIONS, STATES, platform
+from podium.http.transport.access_log import Access
+from podium.http.transport.errors import answer_for
+from podium.http.transport.explaining import Account, account_of, answered
 from podium.ipc.tensor import Tensor
-from podium.serving.admission import Admission, Admitted
-from podium.serving.live import LiveRevision
-from podium.serving.residents import Residents
+from podium.serving.revisions.admission import Admission, Admitted
+from podium.serving.revisions.live import LiveRevision
+from podium.serving.revisions.residents import Residents
 from podium.telemetry.logging import get_logger
 from podium.telemetry.outgoing import TRACE
 

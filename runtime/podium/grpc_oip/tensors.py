@@ -7,7 +7,7 @@ import numpy as np
 from podium.errors import InvalidInput
 from podium.grpc_oip.open_inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor, check_layout, element_ends
-from podium.serving.named_tensors import MAX_TENSORS, check_elements, parse_dtype, parse_shape
+from podium.serving.revisions.named_tensors import MAX_TENSORS, check_elements, parse_dtype, parse_shape
 from podium_crds.tensors import DType
 
 CONTENTS: Mapping[DType, str] = {

@@ -2,7 +2,7 @@
 
 RLIMIT_DATA counts private writable mappings, touched or not: anonymous memory, thread stacks, and a file that is mapped
 copy-on-write, as weights are. What allocates beyond it gets MemoryError (or the error of its library). The front end
-watches what is really resident (serving/memory.py), since a limit on mappings has to leave some slack.
+watches what is really resident (serving/workers/memory.py), since a limit on mappings has to leave some slack.
 """
 
 import os

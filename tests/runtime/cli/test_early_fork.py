@@ -10,8 +10,8 @@ import pytest
 from tests.runtime.serving.processes import podium
 
 from podium.cli.early import FORKED, NO_TELEMETRY, THREAD_VARIABLES, likely_kinds
-from podium.serving.pod import FORKED_KINDS
-from podium.serving.process import thread_environment
+from podium.serving.workers.pod import FORKED_KINDS
+from podium.serving.workers.process import thread_environment
 from podium.telemetry.processes import children_of
 from podium.worker.forkserver import LIBRARIES
 

@@ -12,7 +12,7 @@ from tests.runtime.worker.models import GroupMaker, ask
 
 from podium.errors import InvalidInput
 from podium.ipc.tensor import Tensor
-from podium.serving.group import WorkerGroup
+from podium.serving.dispatch.group import WorkerGroup
 from podium.telemetry.counting import StreamCounts
 from podium_crds.assignment import EngineKind
 from podium_crds.tensors import DType, TensorSpec

@@ -14,7 +14,7 @@ from podium.engines.base import Arrays, EngineBatch, LoadError, context_of
 from podium.engines.handler_engine import HandlerEngine
 from podium.errors import InvalidInput, ModelError
 from podium.ipc.tensor import Tensor
-from podium.serving.group import WorkerGroup
+from podium.serving.dispatch.group import WorkerGroup
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Member
 from podium_crds.tensors import DType, TensorSpec
 

@@ -17,7 +17,7 @@ from podium.engines.base import ContractLoadError, EngineBatch, LoadError, conte
 from podium.engines.onnx_engine import OnnxEngine
 from podium.errors import ModelError, WorkerLoadError
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
-from podium.serving.group import WorkerGroup
+from podium.serving.dispatch.group import WorkerGroup
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Member
 from podium_crds.reasons import Reason
 from podium_crds.tensors import DType, TensorSpec

@@ -18,7 +18,7 @@ from tests.runtime.worker.models import GroupMaker
 from podium.engines.base import ContractLoadError, EngineBatch, LoadError, context_of
 from podium.engines.torch_engine import TorchEngine
 from podium.ipc.tensor import Tensor
-from podium.serving.group import WorkerGroup
+from podium.serving.dispatch.group import WorkerGroup
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Member
 from podium_crds.tensors import DType, TensorSpec
 

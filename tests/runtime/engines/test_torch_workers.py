@@ -12,7 +12,7 @@ from tests.runtime.worker.models import GroupMaker, ask
 from tests.support.waiting import eventually
 
 from podium.errors import ModelError, WorkerDied
-from podium.serving.group import WorkerGroup
+from podium.serving.dispatch.group import WorkerGroup
 from podium_crds.assignment import EngineKind
 from podium_crds.tensors import DType
 

@@ -22,14 +22,14 @@ from PIL import Image
 from tests.runtime.serving.processes import Server, served, until
 
 from podium.errors import InvalidInput
-from podium.http.errors import NotAcceptableError, UnsupportedMediaTypeError
 from podium.http.forms.bodies import MSGPACK, NPY, msgpack_answer, npy_answer, parse_msgpack, parse_npy, parse_raw
 from podium.http.forms.document import Served
 from podium.http.forms.image import MAX_PIXELS, parse_image
 from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
 from podium.http.forms.table import READERS, Form, answer_form, body_form
+from podium.http.transport.errors import NotAcceptableError, UnsupportedMediaTypeError
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
-from podium.serving.contract import Contract
+from podium.serving.revisions.contract import Contract
 from podium_crds.tensors import DType, TensorSpec
 
 SERVED = Served("m", "1", "m-1", "r")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from podium.http.incoming import Incoming
-from podium.http.server import QuietServer, bind
+from podium.http.inference.server import QuietServer, bind
+from podium.http.transport.incoming import Incoming
 
 MIB = 1 << 20
 BODY = bytes(range(256)) * (3 * MIB // 256)

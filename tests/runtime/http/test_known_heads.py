@@ -1,7 +1,7 @@
 """A head is known by all of its bytes, and only with the body that it announces."""
 
-from podium.http.heads import MAX_KNOWN, MAX_KNOWN_BYTES, KnownHeads
-from podium.http.routes import HotRoute
+from podium.http.inference.heads import MAX_KNOWN, MAX_KNOWN_BYTES, KnownHeads
+from podium.http.inference.routes import HotRoute
 
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 

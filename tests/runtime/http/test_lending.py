@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from podium.http.asgi import Answer
-from podium.http.lending import Lending
-from podium.http.limits import MIN_BODY_RATE, SEND_GRACE_S
-from podium.http.protocol import BoundedProtocol
-from podium.http.server import QuietServer, bind
+from podium.http.inference.server import QuietServer, bind
+from podium.http.transport.asgi import Answer
+from podium.http.transport.lending import Lending
+from podium.http.transport.limits import MIN_BODY_RATE, SEND_GRACE_S
+from podium.http.transport.protocol import BoundedProtocol
 from podium.ipc.arena import Arena
 from podium.ipc.tensor import Tensor
 from podium.telemetry.counting import BodyCounts

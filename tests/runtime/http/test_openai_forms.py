@@ -5,10 +5,10 @@ import json
 import pytest
 
 from podium.errors import InvalidInput, WorkerDied
-from podium.http.asgi import Answer
-from podium.http.errors import answer_for
-from podium.http.openai_body import MAX_GRAMMAR_BYTES, MAX_TOOLS_BYTES, asked_model
-from podium.http.openai_errors import error_event, failed_at_once, openai_error, shaped
+from podium.http.inference.openai_body import MAX_GRAMMAR_BYTES, MAX_TOOLS_BYTES, asked_model
+from podium.http.inference.openai_errors import error_event, failed_at_once, openai_error, shaped
+from podium.http.transport.asgi import Answer
+from podium.http.transport.errors import answer_for
 
 
 def test_the_model_is_read_and_the_rest_left_to_the_engine() -> None:

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from podium.http.routes import HotRoute, right_path
+from podium.http.inference.routes import HotRoute, right_path
 from podium_crds.assignment import ResourceKind
 
 TEXT = {"inputs": {"text": ["hello"]}}

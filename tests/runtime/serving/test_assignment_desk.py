@@ -8,8 +8,8 @@ from tests.runtime.serving.builders import a_revision, an_assignment
 from tests.runtime.serving.processes import write_mount
 from tests.support.waiting import eventually
 
-from podium.serving.assignments import AssignmentDesk, without_candidates
-from podium.serving.errors import AssignmentRefusedError
+from podium.serving.revisions.assignments import AssignmentDesk, without_candidates
+from podium.serving.revisions.errors import AssignmentRefusedError
 from podium_crds.assignment import Assignment, Generation
 from podium_crds.keys import ASSIGNMENT_FILE
 from podium_crds.shadow import Shadow

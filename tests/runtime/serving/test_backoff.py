@@ -2,7 +2,7 @@
 
 import pytest
 
-from podium.serving.backoff import CRASH_LOOP_FAILURES, MAX_BACKOFF_S, STABLE_AFTER_S, Backoff
+from podium.serving.workers.backoff import CRASH_LOOP_FAILURES, MAX_BACKOFF_S, STABLE_AFTER_S, Backoff
 
 
 def after(*lives: float | None) -> Backoff:

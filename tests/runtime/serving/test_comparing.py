@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podium.ipc.tensor import Tensor
-from podium.serving.comparing import CHUNK_ELEMENTS, difference
+from podium.serving.revisions.comparing import CHUNK_ELEMENTS, difference
 from podium_crds.shadow import OutputTolerance, Shadow
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from podium.errors import InvalidInput
 from podium.ipc.tensor import Tensor
-from podium.serving.contract import Contract
+from podium.serving.revisions.contract import Contract
 from podium_crds.assignment import Revision
 
 

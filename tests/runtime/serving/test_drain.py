@@ -4,7 +4,7 @@ import asyncio
 
 from tests.support.virtual_time import in_virtual_time, now
 
-from podium.serving.drain import QUIET_S, SETTLE_S, DrainState, drain
+from podium.serving.revisions.drain import QUIET_S, SETTLE_S, DrainState, drain
 from podium_crds.assignment import DrainPolicy
 
 POLICY = DrainPolicy(propagation_seconds=10, drain_timeout_seconds=60)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.serving.flow import STALE_S, WINDOW_S, FlowMeter, Point, quantile
-from podium.serving.live import LiveRevision
+from podium.serving.revisions.flow import STALE_S, WINDOW_S, FlowMeter, Point, quantile
+from podium.serving.revisions.live import LiveRevision
 from podium_crds.assignment import (
     LATENCY_BOUNDS_S,
     Artifact,

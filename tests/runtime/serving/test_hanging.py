@@ -1,6 +1,6 @@
 """When a forward counts as hung."""
 
-from podium.serving.hanging import HANG_GRACE_S, hung_at, warm_up_hung_at
+from podium.serving.dispatch.hanging import HANG_GRACE_S, hung_at, warm_up_hung_at
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Member
 
 

@@ -1,7 +1,7 @@
 """What engines for language models measure survives their deaths, but for what they held."""
 
 from podium.ipc.llm_stats import Durations, LlmStats
-from podium.serving.llm_totals import LlmTotals, added_up
+from podium.serving.workers.llm_totals import LlmTotals, added_up
 
 
 def some_stats(generated: int, running: int = 0, kv_usage: float = 0.0) -> LlmStats:

@@ -9,7 +9,7 @@ import httpx
 from tests.runtime.serving.builders import SLOW_CODE, a_member, a_revision, an_assignment
 from tests.runtime.serving.processes import cgroup, running_pod
 
-from podium.serving.footprint import Footprint, does_not_fit, footprint_of
+from podium.serving.workers.footprint import Footprint, does_not_fit, footprint_of
 from podium.weights.vllm import MIN_CPU_KV_BYTES, PROCESS_BYTES
 from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Report, Revision
 from podium_crds.reasons import Reason

@@ -1,6 +1,6 @@
 """When an outage is too long for readiness."""
 
-from podium.serving.outage import Outage
+from podium.serving.revisions.outage import Outage
 
 GRACE = 30.0
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podium.ipc.tensor import NUMPY_DTYPES
-from podium.serving.packing import Packing
+from podium.serving.revisions.packing import Packing
 from podium_crds.tensors import DType
 
 LISTS = st.lists(st.one_of(st.integers(-(2**53), 2**53), st.floats(width=64, allow_nan=False)), max_size=20)

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from tests.support.waiting import eventually
 
-from podium.serving.timer import PreciseTimer
+from podium.serving.workers.timer import PreciseTimer
 from podium.telemetry.cpus import cpu_units
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.runtime.serving.builders import RESOURCE, a_revision
 
-from podium.serving.errors import NotReadyError, UnknownModelError
-from podium.serving.live import LiveRevision
-from podium.serving.routing import Route, Router, RouteTable, Target, interleaved
+from podium.serving.revisions.errors import NotReadyError, UnknownModelError
+from podium.serving.revisions.live import LiveRevision
+from podium.serving.revisions.routing import Route, Router, RouteTable, Target, interleaved
 from podium_crds.assignment import ResourceKind, ResourceRef
 
 

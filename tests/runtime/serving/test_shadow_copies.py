@@ -12,7 +12,7 @@ from tests.runtime.serving.builders import CODE, a_revision, an_assignment
 from tests.runtime.serving.processes import RunningPod, running_pod, until
 from tests.runtime.serving.test_pipeline_swaps import a_pipeline, answer, assigned
 
-from podium.serving.shadow import AT_ONCE, WAITING
+from podium.serving.revisions.shadow import AT_ONCE, WAITING
 from podium_crds.assignment import Assignment, Report, Revision
 from podium_crds.shadow import OutputTolerance, Shadow, ShadowReport
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 from tests.runtime.worker.models import GroupMaker
 from tests.support.waiting import eventually
 
-from podium.serving.pod import PodOptions, PodResources
+from podium.serving.workers.pod import PodOptions, PodResources
 
 ARENA_BYTES = 16 << 20
 

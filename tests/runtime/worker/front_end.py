@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.runtime.worker.models import BLOCK, CONTROLLED, GroupMaker, ask, column
 from tests.support.waiting import eventually
 
-from podium.serving.pod import PodOptions, PodResources
+from podium.serving.workers.pod import PodOptions, PodResources
 from podium_crds.assignment import EngineKind
 
 

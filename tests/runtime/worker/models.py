@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podium.ipc.tensor import Tensor
-from podium.serving.group import WorkerGroup
-from podium.serving.pod import PodResources
+from podium.serving.dispatch.group import WorkerGroup
+from podium.serving.workers.pod import PodResources
 from podium_crds.assignment import Artifact, Batching, EngineKind, EngineSpec, Member
 
 DOUBLE = """

@@ -8,7 +8,7 @@ from tests.runtime.worker.models import BLOCK, CONTROLLED, WORK, GroupMaker, ask
 from tests.support.waiting import eventually
 
 from podium.errors import ArenaExhausted
-from podium.serving.pod import PodResources
+from podium.serving.workers.pod import PodResources
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

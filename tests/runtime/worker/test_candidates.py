@@ -10,11 +10,11 @@ import pytest
 from tests.runtime.worker.models import GroupMaker, ask, column
 from tests.support.waiting import eventually
 
-from podium.serving import priority
-from podium.serving.group import WorkerGroup
-from podium.serving.priority import hold_back, let_go
-from podium.serving.supervisor import Supervisor
-from podium.serving.turns import LoadTurns
+from podium.serving.dispatch.group import WorkerGroup
+from podium.serving.workers import priority
+from podium.serving.workers.priority import hold_back, let_go
+from podium.serving.workers.supervisor import Supervisor
+from podium.serving.workers.turns import LoadTurns
 from podium_crds.assignment import EngineKind
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,8 +10,8 @@ import pytest
 from tests.runtime.worker.models import GroupMaker, ask, column
 from tests.support.waiting import eventually
 
-from podium.serving.pod import PodOptions, PodResources
-from podium.serving.reaper import Reaper, zombie_children
+from podium.serving.workers.pod import PodOptions, PodResources
+from podium.serving.workers.reaper import Reaper, zombie_children
 from podium_crds.assignment import EngineKind
 
 INTROSPECT = """
@@ -89,7 +89,7 @@ async def test_a_fork_server_that_stops_answering_is_given_up_for_a_spawned_work
     await groups.start()
     server = groups.pod.fork_servers.pid(EngineKind.PYTHON)
     assert server is not None
-    monkeypatch.setattr("podium.serving.forkserver.FORK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("podium.serving.workers.forkserver.FORK_TIMEOUT_S", 0.2)
     os.kill(server, signal.SIGSTOP)
     group = await groups.start()
     np.testing.assert_array_equal(await ask(group, column(1)), column(2))

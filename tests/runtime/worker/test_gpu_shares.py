@@ -9,8 +9,8 @@ from tests.runtime.worker.models import GroupMaker, column
 
 from podium.errors import WorkerLoadError
 from podium.ipc.tensor import Tensor
-from podium.serving.gpu_shares import GpuShares
-from podium.serving.pod import PodResources
+from podium.serving.workers.gpu_shares import GpuShares
+from podium.serving.workers.pod import PodResources
 from podium.worker.devices import VISIBLE, see_only
 from podium_crds.assignment import EngineKind
 from podium_crds.reasons import Reason

@@ -9,7 +9,7 @@ from tests.support.waiting import eventually
 
 from podium.errors import BatchTooLarge, DeadlineExceeded, GroupStopped, ModelError, QueueFull
 from podium.ipc.tensor import Tensor
-from podium.serving.group import GroupState
+from podium.serving.dispatch.group import GroupState
 from podium_crds.assignment import Batching
 from podium_crds.tensors import DType, TensorSpec
 

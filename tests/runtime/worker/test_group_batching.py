@@ -9,7 +9,7 @@ from tests.support.waiting import eventually
 
 from podium.errors import ModelError
 from podium.ipc.tensor import Tensor
-from podium.serving.tally import Closed
+from podium.serving.dispatch.tally import Closed
 from podium_crds.batching import CroppedOutput, PaddingSpec, RaggedSpec
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,8 +15,8 @@ from tests.support.waiting import eventually
 
 from podium.errors import DeadlineExceeded, PoisonedRequest, WorkerDied
 from podium.ipc.tensor import Tensor
-from podium.serving.group import GroupState, WorkerGroup
-from podium.serving.supervisor import Supervisor
+from podium.serving.dispatch.group import GroupState, WorkerGroup
+from podium.serving.workers.supervisor import Supervisor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -114,7 +114,7 @@ async def test_a_killed_worker_leaves_no_lease_on_large_tensors(groups: GroupMak
 
 
 async def test_a_hung_worker_is_killed_and_replaced(groups: GroupMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podium.serving.hanging.HANG_GRACE_S", 0.2)
+    monkeypatch.setattr("podium.serving.dispatch.hanging.HANG_GRACE_S", 0.2)
     group = await groups.start(CONTROLLED, timeout_seconds=0)
     (first,) = group.stats().pids
     with pytest.raises(DeadlineExceeded):
@@ -157,7 +157,7 @@ async def test_warm_up_may_take_its_own_time(groups: GroupMaker) -> None:
 async def test_a_short_client_deadline_does_not_get_a_slow_model_killed(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podium.serving.hanging.HANG_GRACE_S", 0.0)
+    monkeypatch.setattr("podium.serving.dispatch.hanging.HANG_GRACE_S", 0.0)
     group = await groups.start(CONTROLLED, timeout_seconds=30)
     with pytest.raises(DeadlineExceeded):
         await ask(group, column(BLOCK), within_s=0.1)
@@ -169,14 +169,14 @@ async def test_a_short_client_deadline_does_not_get_a_slow_model_killed(
 async def test_a_model_that_keeps_dying_shows_as_a_crash_loop(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("podium.serving.workers.backoff.FIRST_BACKOFF_S", 0.01)
     group = await groups.start(CONTROLLED)
     for deaths in range(1, 4):
         with pytest.raises(WorkerDied):
             await ask(group, column(DIE))
         await eventually(partial(has_restarted, group, deaths))
     np.testing.assert_array_equal(await ask(group, column(WORK)), column(2))
-    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 30.0)
+    monkeypatch.setattr("podium.serving.workers.backoff.FIRST_BACKOFF_S", 30.0)
     kill(group)
     await eventually(lambda: group.stats().state is GroupState.CRASH_LOOP)
 
@@ -309,7 +309,7 @@ async def test_a_warm_up_that_raises_keeps_no_worker_from_its_work(groups: Group
 
 
 async def test_restarts_leave_no_descriptor_open(groups: GroupMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr("podium.serving.workers.backoff.FIRST_BACKOFF_S", 0.001)
     group = await groups.start(CONTROLLED)
     await ask(group, column(WORK))
     before = open_descriptors()

@@ -14,8 +14,8 @@ from tests.support.waiting import eventually
 from podium.errors import WorkerLoadError
 from podium.ipc.channel import Handler, Intruder, Payloads
 from podium.ipc.protocol import FromWorker
-from podium.serving.group import WorkerGroup
-from podium.serving.process import ChildProcess
+from podium.serving.dispatch.group import WorkerGroup
+from podium.serving.workers.process import ChildProcess
 from podium_crds.reasons import Reason
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -176,6 +176,6 @@ async def test_a_system_without_room_for_a_process_is_a_failed_load(
     def no_descriptors() -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("podium.serving.supervisor.create_journal", no_descriptors)
+    monkeypatch.setattr("podium.serving.workers.supervisor.create_journal", no_descriptors)
     with pytest.raises(WorkerLoadError, match="Too many open files"):
         await groups.start()

@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 from podium.errors import ArenaExhausted, DeadlineExceeded, PoisonedRequest, PredictedLate, WorkerDied
 from podium.ipc.tensor import Tensor
-from podium.serving.group import GroupState, WorkerGroup
+from podium.serving.dispatch.group import GroupState, WorkerGroup
 from podium_crds.tensors import DType
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -95,7 +95,7 @@ class Storm:
 async def test_a_storm_loses_no_request_and_no_lease(
     groups: GroupMaker, monkeypatch: pytest.MonkeyPatch, seed: int, idempotent: bool
 ) -> None:
-    monkeypatch.setattr("podium.serving.backoff.FIRST_BACKOFF_S", 0.005)
+    monkeypatch.setattr("podium.serving.workers.backoff.FIRST_BACKOFF_S", 0.005)
     group = await groups.start(SLOW_DOUBLE, instances=2, idempotent=idempotent, batching={"max_queue_size": REQUESTS})
     storm = Storm(group, groups, seed)
     await storm.blow()

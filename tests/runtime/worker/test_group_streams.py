@@ -23,8 +23,8 @@ from podium.errors import (
 )
 from podium.ipc.protocol import MAX_CHUNK_BYTES, STREAM_WINDOW_BYTES
 from podium.ipc.tensor import Tensor
-from podium.serving.group import WorkerGroup
-from podium.serving.streamed import StreamedAnswer
+from podium.serving.dispatch.group import WorkerGroup
+from podium.serving.dispatch.streamed import StreamedAnswer
 from podium.telemetry.counting import StreamCounts
 from podium_crds.tensors import DType, TensorSpec
 

@@ -15,8 +15,8 @@ from tests.runtime.worker.stops import STOPS, begun, stop_at, stopped
 from tests.support.waiting import eventually
 
 from podium.errors import WorkerDied, WorkerLoadError
-from podium.serving.group import GroupState, WorkerGroup
-from podium.serving.pod import PodResources
+from podium.serving.dispatch.group import GroupState, WorkerGroup
+from podium.serving.workers.pod import PodResources
 from podium_crds.assignment import EngineKind
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,7 +13,7 @@ from tests.runtime.worker.stops import stopped
 from tests.support.waiting import eventually
 
 from podium.errors import WorkerLoadError
-from podium.serving.pod import PodResources
+from podium.serving.workers.pod import PodResources
 from podium.telemetry.processes import ZOMBIE, children_of, process_table
 from podium.worker.orphans import MAX_ZOMBIES, collect_orphans
 from podium_crds.assignment import EngineKind

@@ -9,7 +9,7 @@ import pytest
 from tests.runtime.worker.models import GroupMaker, ask, column
 
 from podium.errors import WorkerLoadError
-from podium.serving.memory import LEAST_BYTES, RESERVE_BYTES, load_budget
+from podium.serving.workers.memory import LEAST_BYTES, RESERVE_BYTES, load_budget
 from podium.telemetry.cgroup import MemoryState
 from podium.worker.limits import held_to, is_out_of_memory
 from podium_crds.reasons import Reason
@@ -70,7 +70,7 @@ LARGE_WHEN_LOADED = """
 @pytest.fixture
 def small_budget(monkeypatch: pytest.MonkeyPatch) -> int:
     """Every load may take 48 MiB."""
-    monkeypatch.setattr("podium.serving.supervisor.load_budget", lambda sharers: 48 * MIB)
+    monkeypatch.setattr("podium.serving.workers.supervisor.load_budget", lambda sharers: 48 * MIB)
     return 48 * MIB
 
 

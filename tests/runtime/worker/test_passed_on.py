@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 from podium.errors import WorkerDied
 from podium.ipc.tensor import Tensor
-from podium.serving.group import WorkerGroup
+from podium.serving.dispatch.group import WorkerGroup
 from podium_crds.assignment import EngineKind
 from podium_crds.tensors import DType, TensorSpec
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from tests.runtime.worker.models import GroupMaker
 
 from podium.ipc.tensor import Tensor
-from podium.serving.group import WorkerGroup
-from podium.serving.live import LiveRevision
+from podium.serving.dispatch.group import WorkerGroup
+from podium.serving.revisions.live import LiveRevision
 from podium_crds.assignment import Graph, ResourceKind, ResourceRef, Revision
 from podium_crds.tensors import DType, TensorSpec
 

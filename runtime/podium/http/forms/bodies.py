@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 
 from podium.errors import InvalidInput
-from podium.http.asgi import Answer
-from podium.http.errors import NotAcceptableError
 from podium.http.forms.document import Served, Tensors, checked_object
 from podium.http.forms.named import NamedRequest, chosen, wishes
 from podium.http.forms.sole import shape_of, sole_input
+from podium.http.transport.asgi import Answer
+from podium.http.transport.errors import NotAcceptableError
 from podium.ipc.tensor import Tensor
-from podium.serving.contract import Contract
-from podium.serving.named_tensors import (
+from podium.serving.revisions.contract import Contract
+from podium.serving.revisions.named_tensors import (
     binary_tensor,
     bytes_elements,
     parse_dtype,

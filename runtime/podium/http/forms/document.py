@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from podium.errors import InvalidInput
-from podium.http.limits import MAX_DEPTH, MAX_PRIORITY
+from podium.http.transport.limits import MAX_DEPTH, MAX_PRIORITY
 from podium.ipc.tensor import Tensor
 
 Tensors = dict[str, Tensor]

@@ -5,8 +5,8 @@ from typing import Any
 from podium.errors import InvalidInput
 from podium.http.forms.document import Tensors, parse_object
 from podium.http.forms.named import NamedRequest
-from podium.serving.contract import Contract
-from podium.serving.named_tensors import parse_tensors
+from podium.serving.revisions.contract import Contract
+from podium.serving.revisions.named_tensors import parse_tensors
 
 FORM = '{"<input>": <value or list>, "parameters": {…}}'
 NO_INPUTS = ("id", "parameters")

@@ -10,8 +10,8 @@ from podium.http.forms.document import Tensors
 from podium.http.forms.named import NamedRequest
 from podium.http.forms.sole import sole_input
 from podium.ipc.tensor import Tensor
-from podium.serving.contract import Contract, described
-from podium.serving.named_tensors import text_tensor
+from podium.serving.revisions.contract import Contract, described
+from podium.serving.revisions.named_tensors import text_tensor
 from podium_crds.tensors import DType, TensorSpec
 
 MAX_PIXELS = 16 << 20

@@ -9,13 +9,13 @@ import numpy as np
 import orjson
 
 from podium.errors import InvalidInput
-from podium.http.asgi import BINARY, DUMP_OPTIONS, JSON, Answer
 from podium.http.forms.document import Served, Tensors, checked_object, parse_json, priority_of
-from podium.http.limits import MAX_TIMEOUT_MS
+from podium.http.transport.asgi import BINARY, DUMP_OPTIONS, JSON, Answer
+from podium.http.transport.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
-from podium.serving.contract import LAYOUTS_KEPT, Contract, Layout
-from podium.serving.named_tensors import MAX_TENSORS, bytes_elements, parse_tensor
-from podium.serving.packing import Packing
+from podium.serving.revisions.contract import LAYOUTS_KEPT, Contract, Layout
+from podium.serving.revisions.named_tensors import MAX_TENSORS, bytes_elements, parse_tensor
+from podium.serving.revisions.packing import Packing
 from podium_crds.tensors import DType
 
 HEADER_LENGTH = b"inference-header-content-length"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from podium.errors import InvalidInput
-from podium.http.asgi import Answer, json_answer
 from podium.http.forms.document import Served, Tensors, only_keys, parse_object, priority_of
-from podium.http.limits import MAX_TIMEOUT_MS
+from podium.http.transport.asgi import Answer, json_answer
+from podium.http.transport.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import Tensor
-from podium.serving.contract import Contract
-from podium.serving.named_tensors import outputs_to_json, parse_tensors
+from podium.serving.revisions.contract import Contract
+from podium.serving.revisions.named_tensors import outputs_to_json, parse_tensors
 
 KEYS = {"inputs", "outputs", "timeout_ms", "priority"}
 FORM = (

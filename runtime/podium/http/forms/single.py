@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from podium.errors import InvalidInput
-from podium.http.asgi import Answer, json_answer
 from podium.http.forms.document import Served, Tensors, only_keys, parse_object
 from podium.http.forms.sole import sole_input
+from podium.http.transport.asgi import Answer, json_answer
 from podium.ipc.tensor import Tensor
-from podium.serving.contract import Contract
-from podium.serving.named_tensors import parse_tensors, to_json
+from podium.serving.revisions.contract import Contract
+from podium.serving.revisions.named_tensors import parse_tensors, to_json
 
 BATCH_FORM = '{"data": [<item>, …]}'
 SINGLE_FORM = '{"input": <nested list>, "dtype": "FP32"}'

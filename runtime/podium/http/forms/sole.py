@@ -4,7 +4,7 @@ from math import prod
 
 from podium.errors import InvalidInput
 from podium.ipc.tensor import NUMPY_DTYPES
-from podium.serving.contract import Contract, described
+from podium.serving.revisions.contract import Contract, described
 from podium_crds.tensors import TensorSpec
 
 

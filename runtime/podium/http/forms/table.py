@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from podium.http.asgi import JSON, Answer
-from podium.http.errors import NotAcceptableError, UnsupportedMediaTypeError
 from podium.http.forms.bodies import (
     MSGPACK,
     NPY,
@@ -23,8 +21,10 @@ from podium.http.forms.image import parse_image
 from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
 from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
 from podium.http.forms.single import SingleRequest, batch_answer, parse_batch, parse_single, single_answer
+from podium.http.transport.asgi import JSON, Answer
+from podium.http.transport.errors import NotAcceptableError, UnsupportedMediaTypeError
 from podium.ipc.tensor import Tensor
-from podium.serving.contract import Contract
+from podium.serving.revisions.contract import Contract
 
 
 class Form(StrEnum):

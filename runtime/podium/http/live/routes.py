@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from podium.http.live.page import document, headers
 from podium.http.live.view import shown, structure_of, view
-from podium.serving.flow import FlowMeter
-from podium.serving.residents import Residents
+from podium.serving.revisions.flow import FlowMeter
+from podium.serving.revisions.residents import Residents
 from podium_crds.keys import ADMIN_FIGURES_PATH, ADMIN_PAGE_PATH
 
 MAX_KEPT = 4

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from podium.http.live.words import duration, failures, rate
-from podium.serving.flow import Flow, FlowMeter, Point, load_of
-from podium.serving.lifecycle import HostedRevision
-from podium.serving.live import LiveRevision
-from podium.serving.resident import Resident
-from podium.serving.residents import Residents
+from podium.serving.revisions.flow import Flow, FlowMeter, Point, load_of
+from podium.serving.revisions.lifecycle import HostedRevision
+from podium.serving.revisions.live import LiveRevision
+from podium.serving.revisions.resident import Resident
+from podium.serving.revisions.residents import Residents
 from podium_crds.assignment import Graph, Member, Step, StepInput
 from podium_crds.graph import REQUEST
 

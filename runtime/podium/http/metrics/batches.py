@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from podium.http.metrics.families import MEMBER_LABELS, add_histogram
-from podium.serving.tally import Tally
+from podium.serving.dispatch.tally import Tally
 
 
 def batch_series(tallies: Iterable[tuple[Sequence[str], Tally]]) -> Iterator[Metric]:

@@ -3,7 +3,7 @@
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from podium.http.metrics.families import REVISION_LABELS
-from podium.serving.live import LiveRevision
+from podium.serving.revisions.live import LiveRevision
 
 
 def add_body_copies(revisions: list[LiveRevision], copies: CounterMetricFamily, copied: CounterMetricFamily) -> None:

@@ -12,18 +12,18 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from podium.http.lending import Lending
 from podium.http.metrics.batches import batch_series
 from podium.http.metrics.bodies import add_body_copies, body_bytes
 from podium.http.metrics.families import MEMBER_LABELS, REVISION_LABELS, add_histogram
 from podium.http.metrics.llm import llm_series
 from podium.http.metrics.shadow import shadow_series
 from podium.http.metrics.streams import stream_series
+from podium.http.transport.lending import Lending
 from podium.ipc.arena import Arena
 from podium.ipc.llm_stats import LlmStats
-from podium.serving.live import LiveRevision
-from podium.serving.residents import Residents
-from podium.serving.tally import Tally
+from podium.serving.dispatch.tally import Tally
+from podium.serving.revisions.live import LiveRevision
+from podium.serving.revisions.residents import Residents
 from podium.telemetry.garbage import GarbageControl
 from podium.telemetry.loop_lag import LoopLag
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from podium.http.metrics.families import REVISION_LABELS
-from podium.serving.live import LiveRevision
+from podium.serving.revisions.live import LiveRevision
 
 LABELS = [*REVISION_LABELS, "outcome"]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from podium.http.metrics.families import REVISION_LABELS, add_histogram
-from podium.serving.live import LiveRevision
+from podium.serving.revisions.live import LiveRevision
 
 
 def stream_series(revisions: Iterable[LiveRevision]) -> Iterator[Metric]:

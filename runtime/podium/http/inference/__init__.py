@@ -1,0 +1,1 @@
+"""What answers inference: the front door, the express lane, and each protocol."""

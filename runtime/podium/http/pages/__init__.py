@@ -1,0 +1,1 @@
+"""What is not inference: health, metadata, documents, and the admin port."""

@@ -1,0 +1,1 @@
+"""From an assignment to what takes traffic: revisions loaded, warmed, routed to, drained."""

@@ -1,0 +1,1 @@
+"""Worker processes: forked, watched, restarted, reaped, and what all of a pod share."""
