@@ -91,7 +91,7 @@ def test_in_a_pod_the_page_is_for_the_bearer_of_the_token(pod: RunningPod) -> No
 
 
 def test_on_a_laptop_only_its_own_address_answers(server: Any) -> None:
-    address = server.process.says("live page on").split()[3]
+    address = server.says("live page on").split()[3]
     assert httpx.get(address).status_code == 200
     origin, key = address.removesuffix("/live").rsplit("/", 1)
     for path in ("/live", f"/{key[:-1]}/live", f"/{key}x/live/figures", f"/{key}", "/", ADMIN_PAGE_PATH):
