@@ -10,12 +10,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
 from podium_operator.logs import get_logger
+from podium_operator.outgoing import Outgoing, read_bounded
 from podium_operator.state import Measurement
 
 log = get_logger(__name__)
@@ -28,6 +28,7 @@ FRESH_S = 10.0
 LONGEST_PAUSE_S = 300.0
 """Between two questions to a server that keeps failing."""
 MAX_REMEMBERED = 1000
+CONNECTIONS = 8
 _CAUSE_CHARS = 200
 
 
@@ -42,14 +43,14 @@ class _NoAnswerError(Exception):
     """The server did not answer the question; asking again later may help."""
 
 
-class Prometheus:
+class Prometheus(Outgoing):
     """Use as an async context manager, or close it. One event loop."""
 
     def __init__(self, addresses: Iterable[str], clock: Callable[[], float] | None = None) -> None:
         """`clock`: monotonic seconds; the event loop's where not given."""
+        super().__init__(CONNECTIONS)
         self._addresses = frozenset(address.rstrip("/") for address in addresses)
         self._clock = clock
-        self._session: aiohttp.ClientSession | None = None
         self._asked: OrderedDict[tuple[str, str], _Asked] = OrderedDict()
 
     async def measure(self, address: str, query: str) -> Measurement:
@@ -76,20 +77,6 @@ class Prometheus:
             self._asked.popitem(last=False)
         return answer
 
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def _ask(self, address: str, query: str) -> Measurement:
         form = {"query": query, "timeout": f"{TIMEOUT_S:g}s"}
         try:
@@ -97,29 +84,17 @@ class Prometheus:
                 asyncio.timeout(TIMEOUT_S),
                 self._opened().post(f"{address}/api/v1/query", data=form, allow_redirects=False) as response,
             ):
-                raw = await _bounded(response)
+                raw = await read_bounded(response, MAX_ANSWER_BYTES)
         except TimeoutError as exc:
             raise _NoAnswerError(f"no answer within {TIMEOUT_S:g} s") from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise _NoAnswerError(str(exc)[:_CAUSE_CHARS] or type(exc).__name__) from exc
+        if raw is None:
+            raise _NoAnswerError(f"its answer is larger than {MAX_ANSWER_BYTES} bytes; let the query give one number")
         return _read(response.status, raw)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=8), trust_env=False)
-        return self._session
 
     def _now(self) -> float:
         return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    raw = b""
-    async for piece in response.content.iter_chunked(MAX_ANSWER_BYTES):
-        raw += piece
-        if len(raw) > MAX_ANSWER_BYTES:
-            raise _NoAnswerError(f"its answer is larger than {MAX_ANSWER_BYTES} bytes; let the query give one number")
-    return raw
 
 
 def _read(status: int, raw: bytes) -> Measurement:

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import orjson
@@ -13,6 +12,7 @@ from podium_crds.assignment import MAX_ASSIGNMENT_BYTES, Assignment, Report
 from podium_crds.keys import ADMIN_ASSIGNMENT_PATH, ADMIN_PORT, ADMIN_REPORT_PATH
 from podium_crds.token import admin_token
 from podium_operator.metrics import Metrics
+from podium_operator.outgoing import Outgoing, read_bounded
 from podium_operator.pods.errors import Refused, Unreachable
 
 MAX_REPORT_BYTES = 1024 * 1024
@@ -27,18 +27,17 @@ class AdminKeys:
     previous: bytes | None = None
 
 
-class PodClient:
+class PodClient(Outgoing):
     """Plain HTTP inside the cluster; the token is per pod. Use as an async context manager, or close it."""
 
     def __init__(
         self, metrics: Metrics, *, port: int = ADMIN_PORT, timeout_s: float = 2.0, concurrency: int = 64
     ) -> None:
         """`timeout_s` bounds one call as a whole."""
+        super().__init__(concurrency)
         self._metrics = metrics
         self._port = port
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._concurrency = concurrency
-        self._session: aiohttp.ClientSession | None = None
 
     async def put_assignment(self, pod_ip: str, pod_uid: str, assignment: Assignment, keys: AdminKeys) -> None:
         """Push to one pod, naming its UID. Raises Unreachable, or Refused with the pod's own message.
@@ -61,20 +60,6 @@ class PodClient:
         if report.pod_uid != pod_uid:
             raise Refused(409, f"pod {report.pod_uid} answers at {pod_ip}, expected {pod_uid}")
         return report
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _call(
         self, method: str, path: str, pod_ip: str, pod_uid: str, keys: AdminKeys, body: bytes | None
@@ -100,22 +85,13 @@ class PodClient:
             async with self._opened().request(
                 method, url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
             ) as response:
-                answer = await response.content.read(MAX_REPORT_BYTES + 1)
-                while not response.content.at_eof() and len(answer) <= MAX_REPORT_BYTES:
-                    answer += await response.content.read(MAX_REPORT_BYTES + 1 - len(answer))
-                if len(answer) > MAX_REPORT_BYTES:
+                answer = await read_bounded(response, MAX_REPORT_BYTES)
+                if answer is None:
                     raise Refused(response.status, f"answer is larger than {MAX_REPORT_BYTES} bytes")
                 return response.status, answer
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             self._metrics.pod_request(method, "unreachable")
             raise Unreachable(f"{method} {url}: {exc or type(exc).__name__}") from exc
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # A pod's address never goes through a proxy, whatever the environment says.
-            connector = aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
-        return self._session
 
 
 def _message(answer: bytes) -> str:
