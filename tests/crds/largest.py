@@ -155,6 +155,12 @@ def _serving() -> JsonObject:
                 "maxErrorPercent": 100,
                 "maxP99LatencyPercent": 10_000,
                 "minRequests": 1_000_000,
+                "prometheus": {
+                    "address": "http://" + "p" * 246,
+                    "query": "q" * 2048,
+                    "maxValue": _DECIMAL,
+                    "minValue": _DECIMAL,
+                },
                 "parity": {
                     "shadowPercent": 100,
                     "tolerance": "999999999.999999999",

@@ -127,7 +127,9 @@ def test_changing_the_mind_in_the_gap_brings_the_old_version_back(tmp_path: Path
         asking = threading.Thread(target=case.ask, args=(7,))
         asking.start()
         until(lambda: in_flight(case) == 1, "the request in the model's hands")
+        mark = len(case.process.lines)
         write(tmp_path, 3)
+        case.process.says("version 2 ends first", after=mark)  # one asked before would wait behind the first
         until(lambda: case.ask(1).status_code == 503, "the gap")
         mark = len(case.process.lines)
         write(tmp_path, 2)

@@ -4,10 +4,12 @@ import asyncio
 import re
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.runtime.serving.processes import served
 from tests.runtime.worker.models import GroupMaker, ask
 
 from podium.errors import InvalidInput
@@ -20,7 +22,7 @@ from podium_crds.tensors import DType, TensorSpec
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
 
 PAGE = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
-PYTHON, STREAMING, TORCH, HANDLER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PYTHON, STREAMING, TORCH, HANDLER, CODECS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 async def test_the_python_model_scales(groups: GroupMaker) -> None:
@@ -62,3 +64,33 @@ async def test_the_handler_refuses_an_item_and_answers_the_others(groups: GroupM
     assert isinstance(high, np.ndarray)
     assert (low.tolist(), high.tolist()) == ([b"low"], [b"high"])
     assert isinstance(refused, InvalidInput)
+
+
+SUMS = """
+from podium import Model
+
+class Sums(Model):
+    def infer(self, inputs):
+        return {"sum": inputs["numbers"].sum(axis=1)}
+"""
+SUMS_YAML = """
+apiVersion: podium.dev/v1alpha1
+kind: InferenceModel
+metadata: {name: sums}
+spec:
+  source: {uri: "file:./sums"}
+  engine: Python
+  python: {entrypoint: "model:Sums"}
+  inputs: [{name: numbers, dtype: FP64, shape: [-1, -1]}]
+  outputs: [{name: sum, dtype: FP64, shape: [-1]}]
+"""
+
+
+async def test_the_content_type_of_its_own_is_read_and_written(tmp_path: Path) -> None:
+    (tmp_path / "sums").mkdir()
+    (tmp_path / "sums" / "model.py").write_text(CODECS + SUMS)
+    with served(tmp_path, SUMS_YAML) as server:
+        headers = {"content-type": "text/csv", "accept": "text/csv"}
+        url = f"{server.url}/v1/models/sums:predict"
+        response = await asyncio.to_thread(httpx.post, url, content="1,2\n3,4.5\n", headers=headers, timeout=30)
+    assert (response.text, response.headers["content-type"]) == ("3\n7.5\n", "text/csv")
