@@ -6,24 +6,14 @@ ReplicaSet removes pods, a runtime that takes traffic only with what is ready an
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tests.support.builders import START
+from tests.support.simulated_pods import SimPod
 
-from podium_crds.assignment import (
-    COMPARISON_BOUNDS_S,
-    Assignment,
-    Counts,
-    Failure,
-    MemberReport,
-    Report,
-    RevisionReport,
-    RevisionState,
-)
-from podium_crds.reasons import Reason
+from podium_crds.assignment import Assignment
 from podium_crds.rollout import RolloutStrategy
-from podium_crds.shadow import Shadow, ShadowReport
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
@@ -51,64 +41,14 @@ from podium_operator.state import (
     Pool,
     PoolStamp,
 )
-from podium_operator.times import rfc3339
 
 START_S = 2
-LOAD_S = 3
 MOUNT_LAG_S = 20
 DRAIN_S = 5
-LOADED = (RevisionState.READY, RevisionState.ACTIVE)
 
 
 class PreconditionFailedError(Exception):
     """As the API server's 409."""
-
-
-@dataclass
-class Held:
-    """A revision in a pod."""
-
-    state: RevisionState
-    loaded_at: datetime
-    failure: Failure | None = None
-
-
-@dataclass
-class SimPod:
-    """One pod: its container, its runtime, its place in routing."""
-
-    name: str
-    uid: str
-    pool: str
-    created: datetime
-    gpus: int
-    node: str | None = None
-    running_since: datetime | None = None
-    ready_since: datetime | None = None
-    terminating_since: datetime | None = None
-    applied: Assignment | None = None
-    mounted: Assignment | None = None
-    mounts: list[tuple[datetime, Assignment]] = field(default_factory=list)
-    held: dict[str, Held] = field(default_factory=dict)
-    shares: dict[str, int] = field(default_factory=dict)
-    """Revision → percent of this pod's requests."""
-    answered: dict[str, Counts] = field(default_factory=dict)
-    """What it counted since its shares changed."""
-    reachable: bool = True
-    restarts: int = 0
-    shadow: ShadowReport = field(default_factory=ShadowReport)
-    makes_copies: bool = True
-    """False: a release of the runtime that knows nothing of copies."""
-
-    @property
-    def active(self) -> str | None:
-        """The revision that answers most requests, if any."""
-        return max(self.shares, key=lambda name: self.shares[name]) if self.shares else None
-
-    @property
-    def ready(self) -> bool:
-        """As the readiness probe has it."""
-        return self.ready_since is not None and self.terminating_since is None
 
 
 @dataclass
@@ -194,7 +134,7 @@ class SimulatedCluster:
             restarts=pod.restarts,
             unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu." if pod.node is None else None,
             cordoned=self.cordoned and pod.node is not None,
-            report=_report(pod) if reported and pod.reachable else None,
+            report=pod.report() if reported and pod.reachable else None,
             unreachable=None if pod.reachable else "no answer",
         )
 
@@ -348,44 +288,8 @@ class SimulatedCluster:
         self._settle(pod)
 
     def _settle(self, pod: SimPod) -> None:
-        if pod.applied is None:
-            return
-        wanted = {revision.name for revision in pod.applied.revisions}
-        for name in wanted - pod.held.keys():
-            pod.held[name] = Held(RevisionState.LOADING, self.now + timedelta(seconds=LOAD_S))
+        for name in pod.settle(self.now, self.fails):
             self.tried.setdefault(name, set()).add(pod.name)
-        for name, held in pod.held.items():
-            if held.state is RevisionState.LOADING and held.loaded_at <= self.now:
-                held.state = RevisionState.FAILED if name in self.fails else RevisionState.READY
-                if name in self.fails:
-                    held.failure = Failure(reason=Reason.LOAD_FAILED, message="no such file", time=rfc3339(self.now))
-        able = {
-            target.revision: target.weight
-            for target in pod.applied.traffic
-            if target.weight and (held := pod.held.get(target.revision)) is not None and held.state in LOADED
-        }
-        total = sum(able.values())
-        shares = {name: round(100 * weight / total) for name, weight in able.items()} or pod.shares
-        if shares != pod.shares:
-            pod.shares, pod.answered = shares, {}
-            pod.shadow = ShadowReport(policy=pod.shadow.policy)
-        self._shadow(pod, pod.applied.shadow)
-        for name, held in pod.held.items():
-            if held.state in LOADED:
-                held.state = RevisionState.ACTIVE if name in shares else RevisionState.READY
-        for name in list(pod.held):
-            if name not in wanted and pod.held[name].state is not RevisionState.ACTIVE:
-                del pod.held[name]
-        # A pod that serves nothing yet may take a correction at once, though its mount still names what was before.
-        assert len(pod.held) <= 2 or pod.active is None, f"{pod.name} holds {sorted(pod.held)}"
-        if pod.active is not None and pod.ready_since is None:
-            pod.ready_since = self.now
-
-    def _shadow(self, pod: SimPod, policy: Shadow | None) -> None:
-        candidate = pod.held.get(policy.revision) if policy is not None else None
-        wanted = policy if candidate is not None and candidate.state in LOADED else None
-        if wanted != pod.shadow.policy:
-            pod.shadow = ShadowReport(policy=wanted)
 
     def _reconcile_deployments(self) -> None:
         for pool in self.pools.values():
@@ -410,11 +314,7 @@ class SimulatedCluster:
 
     def restart(self, pod: SimPod) -> None:
         """Its container ends and starts again: memory is gone, the durable assignment and the mount are there."""
-        pod.held.clear()
-        pod.shares, pod.answered, pod.shadow = {}, {}, ShadowReport()
-        pod.ready_since, pod.running_since = None, None
-        pod.restarts += 1
-        pod.created = self.now
+        pod.restart(self.now)
 
     def _terminate(self, pod: SimPod) -> None:
         pod.terminating_since = self.now
@@ -425,33 +325,8 @@ class SimulatedCluster:
         """Every pod answers so many requests by its shares, each in 10 ms; those of `slow` take 100 ms. Copies of what
         others answer go to the candidate as its policy says; those of `failing` have no answer."""
         for pod in self.pods.values():
-            self._copy(pod, requests, failing)
-            for name, share in pod.shares.items():
-                answers = round(requests * share / 100)
-                seconds = 0.1 if name == slow else 0.01
-                before = pod.answered.get(name, Counts())
-                buckets = [answers if bound >= seconds else 0 for bound in COMPARISON_BOUNDS_S] + [answers]
-                known = before.latency_buckets or (0,) * len(buckets)
-                pod.answered[name] = Counts(
-                    succeeded=before.succeeded + (0 if name == failing else answers),
-                    failed=before.failed + (answers if name == failing else 0),
-                    latency_buckets=tuple(a + b for a, b in zip(known, buckets, strict=True)),
-                )
-
-    def _copy(self, pod: SimPod, requests: int, failing: str | None) -> None:
-        policy = pod.shadow.policy
-        if policy is None:
-            return
-        copies = requests * (100 - pod.shares.get(policy.revision, 0)) * policy.percent // 10_000
-        fails, differs = policy.revision == failing, policy.revision in self.differs
-        before = pod.shadow
-        pod.shadow = ShadowReport(
-            policy=policy,
-            compared=before.compared + (0 if fails else copies),
-            mismatched=before.mismatched + (copies if differs and not fails else 0),
-            failed=before.failed + (copies if fails else 0),
-            worst="output 'y' is off by 1 where 0.001 is allowed" if differs else "",
-        )
+            pod.copy(requests, fails=failing, differs=self.differs)
+            pod.answer(requests, fails=failing, slow=slow)
 
     # Truths for assertions
 
@@ -477,44 +352,6 @@ class SimulatedCluster:
     def _next(self) -> int:
         self._count += 1
         return self._count
-
-
-def _report(pod: SimPod) -> Report:
-    rows = tuple(
-        RevisionReport(
-            name=name,
-            state=held.state,
-            since=rfc3339(held.loaded_at),
-            weight=pod.shares.get(name, 0),
-            shared_counts=pod.answered.get(name, Counts()),
-            shadow=_shadow_report(pod, name),
-            members=(MemberReport(name="minilm", load_hash="x", digest=_digest(name)),) if held.state in LOADED else (),
-            last_failure=held.failure,
-        )
-        for name, held in sorted(pod.held.items())
-    )
-    applied = pod.applied
-    return Report(
-        runtime_version="0",
-        pod_uid=pod.uid,
-        applied=applied.generation if applied else None,
-        mounted=pod.mounted.generation if pod.mounted else None,
-        assigned=tuple(r.name for r in applied.revisions) if applied else (),
-        promoted=applied.promoted if applied else None,
-        ready=pod.ready,
-        revisions=rows,
-    )
-
-
-def _shadow_report(pod: SimPod, revision: str) -> ShadowReport | None:
-    if not pod.makes_copies:
-        return None
-    is_candidate = pod.shadow.policy is not None and pod.shadow.policy.revision == revision
-    return pod.shadow if is_candidate else ShadowReport()
-
-
-def _digest(name: str) -> str:
-    return "sha256:" + (name.rpartition("-")[2] * 7)[:64]
 
 
 def _described(action: Action) -> str:
