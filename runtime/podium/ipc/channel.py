@@ -7,6 +7,7 @@ descriptors, readable as long as anything waits, without a thread between them (
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -37,6 +38,9 @@ MAX_CONNECTIONS = 1024
 MAX_PEER_BYTES = 255
 BACKLOG = 128
 WORKER_SEND_S = 30
+ACCEPT_PAUSE_S = 1.0
+"""Before another look at who wants to connect, once there were no descriptors for it."""
+_OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """How long a worker waits for a front end that reads nothing. Streams fill the pipe within a moment of its silence."""
 MAX_PATH_BYTES = 107
 """Of a socket's name."""
@@ -113,7 +117,7 @@ class Broker:
             raise
         path.unlink()
         broker = cls(listener, path_fd)
-        broker._loop.add_reader(listener.fileno(), broker._accept)
+        broker._listen()
         return broker
 
     def register(self, peer: bytes, handler: Handler, intruder: Intruder) -> None:
@@ -156,11 +160,18 @@ class Broker:
             self._drop(connection)
         os.close(self._path_fd)
 
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
     def _accept(self) -> None:
         try:
             accepted, _ = self._listener.accept()
-        except OSError as error:  # it has left again, or there are no descriptors: the listener stays readable
+        except OSError as error:
             log.warning("worker_not_accepted", error=error)
+            if error.errno in _OUT_OF_ROOM:  # the listener stays readable: asking at once again would never end
+                self._loop.remove_reader(self._listener.fileno())
+                self._loop.call_later(ACCEPT_PAUSE_S, self._listen)
             return
         if len(self._connections) >= MAX_CONNECTIONS:
             log.warning("too_many_connections", connections=len(self._connections))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import stat
 import sys
@@ -266,3 +267,25 @@ async def test_a_packet_above_the_limit_is_told_to_the_owner(broker: Broker, wor
     worker._socket.send(b"\1" + bytes(MAX_PACKET_BYTES + 10))
     await eventually(lambda: inbox.refused)
     assert not inbox.messages
+
+
+async def test_without_descriptors_connecting_waits_and_the_loop_has_its_rest(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = Inbox(broker)
+    parent = os.pidfd_open(os.getpid())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    channel = WorkerChannel.connect(broker.endpoint, PEER, parent)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        await eventually(lambda: "worker_not_accepted" in caplog.messages)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert caplog.messages.count("worker_not_accepted") == 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        channel.send(Failure(1, 1, "m"), [b"p"])
+        await eventually(lambda: inbox.has(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        channel.close()
+        os.close(parent)
