@@ -13,7 +13,9 @@ MAX_OVER_MEAN = 4.0
 """A grant is at most this many times what is usual: a rare huge answer asks for its slot, and the others, whose slots
 live as long as they are being sent, do not each hold as much."""
 MEAN_WEIGHT = 0.1
-"""Of the newest batch in the mean."""
+"""Of the newest batch in the mean; of the first ones as much as of each before them."""
+SURE_AFTER = 4
+"""Batches that stored something, before what they took refuses others: the first may have been a rare one."""
 DECAY = 0.98
 """Per batch, so that one huge answer is forgotten after about a hundred others."""
 PASSES_ON = 8
@@ -33,6 +35,8 @@ class OutputSize:
     """Batches that stored nothing, since the last one that did."""
     _mean_per_row: float = 0.0
     """Geometric, so that one huge answer does not have many small requests refused."""
+    _stored: int = 0
+    """Batches that stored something."""
 
     @classmethod
     def of(cls, outputs: tuple[TensorSpec, ...]) -> "OutputSize":
@@ -56,7 +60,9 @@ class OutputSize:
         """Bytes that `rows` take on average, for admission: the largest would refuse too many where shapes vary."""
         if self._in_a_row >= PASSES_ON:
             return 0
-        return (self.declared if self.declared is not None else round(self._mean_per_row)) * rows
+        if self.declared is not None:
+            return self.declared * rows
+        return round(self._mean_per_row) * rows if self._stored >= SURE_AFTER else 0
 
     def observe(self, rows: int, nbytes: int, tensors: int) -> None:
         """Those outputs of a batch that were no views of its inputs took `nbytes`."""
@@ -64,10 +70,10 @@ class OutputSize:
         self.tensors = max(self.tensors, tensors)
         per_row = nbytes / max(1, rows)
         self._per_row = max(per_row, self._per_row * DECAY)
-        if not self._mean_per_row:
-            self._mean_per_row = per_row
-        elif per_row:
-            self._mean_per_row *= (per_row / self._mean_per_row) ** MEAN_WEIGHT
+        if per_row:
+            self._stored += 1
+            before = self._mean_per_row or per_row
+            self._mean_per_row = before * (per_row / before) ** max(MEAN_WEIGHT, 1 / self._stored)
 
 
 def _row_bytes(spec: TensorSpec) -> int | None:

@@ -144,6 +144,8 @@ class Failure(_Message, frozen=True, tag="failure"):
     """As in Reply."""
     out_of_memory: bool = False
     """A smaller batch may succeed."""
+    no_room: bool = False
+    """The arena had no room for the outputs: the same batch may succeed once others have ended."""
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):

@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from podium.errors import MAX_MESSAGE_CHARS, ContractBreach, ModelError, ModelOutOfMemory, ProtocolError, clipped
+from podium.errors import (
+    MAX_MESSAGE_CHARS,
+    ArenaExhausted,
+    ContractBreach,
+    ModelError,
+    ModelOutOfMemory,
+    ProtocolError,
+    clipped,
+)
 from podium.ipc.channel import Payloads
 from podium.ipc.descriptor import SlotRange
 from podium.ipc.journal import Journal
@@ -72,10 +80,11 @@ class Batches:
     def _answer(self, dispatch: Dispatch, payloads: Payloads) -> tuple[Reply | Failure, Payloads]:
         try:
             return self._instance.run(dispatch, payloads, self._ask)
-        except (ModelError, ProtocolError) as error:
+        except (ModelError, ProtocolError, ArenaExhausted) as error:
             message = clipped(str(error), MAX_MESSAGE_CHARS)
             breach, memory = isinstance(error, ContractBreach), isinstance(error, ModelOutOfMemory)
-            return Failure(dispatch.epoch, dispatch.batch, message, breach, out_of_memory=memory), ()
+            no_room = isinstance(error, ArenaExhausted)
+            return Failure(dispatch.epoch, dispatch.batch, message, breach, out_of_memory=memory, no_room=no_room), ()
 
     def _ask(self, batch: int, nbytes: int) -> SlotRange | None:
         self._link.send(Need(self._link.epoch, batch, nbytes))

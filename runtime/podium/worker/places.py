@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from podium.errors import InvalidInput, ModelError
+from podium.errors import ArenaExhausted, InvalidInput, ModelError
 from podium.ipc.descriptor import Descriptor, Inline, SlotRange, TensorRef, aligned
 from podium.ipc.protocol import MAX_INLINE_BYTES, Dispatch
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor, check_layout, dtype_of
@@ -78,8 +78,9 @@ class OutputPlaces:
         return Tensor(dtype, shape, memoryview(window).cast("B")).array()
 
     def store(self, outputs: Mapping[str, Tensor], inline_bytes: int) -> Stored:
-        """Each output in its place, in the order of the model's; what is there already is not copied. Raises ModelError
-        without room for all."""
+        """Each output in its place, in the order of the model's; what is there already is not copied.
+
+        Raises ArenaExhausted where there is no room for all now, ModelError where there never will be."""
         stored = self._stored(outputs, inline_bytes)
         stored.refs = {name: stored.refs[name] for name in outputs}
         return stored
@@ -95,7 +96,9 @@ class OutputPlaces:
         total = sum(aligned(tensor.nbytes) for tensor in elsewhere.values())
         if total <= inline_bytes or (grant := self._room(total)) is None:
             if total > MAX_INLINE_BYTES:
-                raise ModelError(f"outputs of {total} bytes find no room in the arena; raise its size")
+                fits = total <= self._view.nbytes
+                kind, until = (ArenaExhausted, " now") if fits else (ModelError, "; raise sharedMemory.arenaBytes")
+                raise kind(f"outputs of {total} bytes find no room in the shared memory{until}")
             for name, tensor in elsewhere.items():
                 stored.add_inline(name, tensor)
             return stored

@@ -1,6 +1,6 @@
 """What outputs will take: declared to the byte, else learned: the largest for grants, the usual for admission."""
 
-from podium.batching.grants import PASSES_ON, OutputSize
+from podium.batching.grants import PASSES_ON, SURE_AFTER, OutputSize
 from podium_crds.tensors import DType, TensorSpec
 
 
@@ -13,9 +13,19 @@ def test_closed_shapes_are_known_before_the_first_answer() -> None:
 def test_open_shapes_are_learned() -> None:
     size = OutputSize.of((TensorSpec(name="y", dtype=DType.FP32, shape=(-1, -1)),))
     assert size.expected(3) == size.estimate(3) == 0
-    size.observe(2, 8000, 1)
+    for _ in range(SURE_AFTER):
+        size.observe(2, 8000, 1)
     assert size.expected(1) == 4000
     assert size.estimate(1) > 4000
+
+
+def test_nobody_is_refused_for_what_the_first_answer_took() -> None:
+    size = OutputSize.of(())
+    size.observe(1, 64 << 20, 1)
+    assert size.expected(1) == 0
+    for _ in range(SURE_AFTER):
+        size.observe(1, 1 << 20, 1)
+    assert 1 << 20 < size.expected(1) < 4 << 20
 
 
 def test_one_huge_answer_raises_the_grant_by_little_and_hardly_what_admission_expects() -> None:

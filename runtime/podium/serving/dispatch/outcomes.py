@@ -8,6 +8,7 @@ from podium.batching.backlog import Backlog
 from podium.batching.bisect import halves
 from podium.batching.queue import Waiting
 from podium.errors import (
+    ArenaExhausted,
     ContractBreach,
     InvalidInput,
     ModelError,
@@ -60,7 +61,9 @@ class Outcomes:
         live = running.live()
         if failure.out_of_memory:
             self.backlog.policy.cap.ran_out_of_memory(running.rows)
-        kind = ModelOutOfMemory if failure.out_of_memory else ModelError
+        kind: type[PodiumError] = ModelOutOfMemory if failure.out_of_memory else ModelError
+        if failure.no_room:
+            kind = ArenaExhausted
         if failure.breach:
             self.fail(live, ContractBreach(failure.message))
         elif len(running.requests) == 1:
