@@ -119,6 +119,7 @@ async def test_abort_and_rollback_by_annotation_and_going_on_when_it_is_taken_aw
         revision = (await world.model())["status"]["updateRevision"]
         await annotate(world, abort=revision)
         await world.until("UpToDate", "False", "RolledBack")
+        await eventually(lambda: has_no_share(world, revision), within_s=30)
         assert {(await world.ask())[0] for _ in range(10)} == {2.0}
         await annotate(world, abort=None, promote=revision)
         await world.until("Ready", "True")
