@@ -27,6 +27,7 @@ from e2e.support.namespaces import Space, create, remove
 _ORDER = (
     "test_cluster_smoke",
     "test_first_light",
+    "test_pipelines",
     "test_version_swap",
     "test_surges",
     "test_steps",

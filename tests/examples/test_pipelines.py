@@ -1,6 +1,5 @@
 """The pipelines of examples/pipelines: their Python is their YAML, and what is served answers what is written there."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -9,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import yaml
 from e2e.clusters.paths import REPOSITORY
+from tests.examples.written import EXAMPLE, NAMES, assert_as_written, exchanges
 from tests.runtime.serving.processes import podium
-
-EXAMPLE = REPOSITORY / "examples" / "pipelines"
-NAMES = ("classify", "cascade", "ensemble", "multimodal")
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +42,14 @@ def test_the_yaml_is_what_the_function_is_traced_to(folder: Path, name: str) -> 
     assert yaml.safe_load(done.stdout) == yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text()), done.stderr
 
 
-def exchanges() -> list[Any]:
-    """Every request that the examples write down, with its answer."""
-    found = [(name, each) for name in NAMES for each in json.loads((EXAMPLE / "expected" / f"{name}.json").read_text())]
-    return [pytest.param(name, each, id=f"{name}-{each['what'].replace(' ', '-')}") for name, each in found]
+WRITTEN = [pytest.param(name, each, id=f"{name}-{each['what']}") for name in NAMES for each in exchanges(name)]
 
 
-@pytest.mark.parametrize(("name", "exchange"), exchanges())
+@pytest.mark.parametrize(("name", "exchange"), WRITTEN)
 def test_the_answer_is_the_one_written_down(url: str, name: str, exchange: dict[str, Any]) -> None:
     answer = httpx.post(f"{url}/v1/pipelines/{name}:run", json={"inputs": exchange["inputs"]}, timeout=30)
     assert answer.status_code == 200, answer.text
-    outputs = {key: tensor["data"] for key, tensor in answer.json()["outputs"].items()}
-    assert outputs.keys() == exchange["outputs"].keys()
-    for key, expected in exchange["outputs"].items():
-        if isinstance(expected[0], float):
-            np.testing.assert_allclose(outputs[key], expected, atol=1e-3)
-        else:
-            assert outputs[key] == expected
+    assert_as_written(answer.json(), exchange)
 
 
 def test_the_graph_of_minilm_is_what_its_function_is_traced_to() -> None:
