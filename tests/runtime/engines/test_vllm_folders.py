@@ -1,9 +1,13 @@
 """Where vLLM's files go: one folder a worker, and a cache that is nobody else's."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +16,11 @@ from podium.engines.vllm.guard import cache_folder, private_folder
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for temporary files."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files: its path is as short as sockets need it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 def test_folders_of_workers_that_are_no_more_are_removed(temporary: Path) -> None:
@@ -25,6 +30,20 @@ def test_folders_of_workers_that_are_no_more_are_removed(temporary: Path) -> Non
     own = private_folder()
     assert own.stat().st_mode & 0o077 == 0
     assert (dead.exists(), alive.exists(), other.exists()) == (False, True, True)
+
+
+def test_the_folder_is_where_sockets_fit_though_the_temporary_one_is_deep(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = temporary / ("d" * 60)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    own = private_folder()
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(own / str(uuid.uuid4())))
+    finally:
+        shutil.rmtree(own)
 
 
 def test_the_cache_is_kept_between_workers() -> None:

@@ -16,6 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "podium-vllm-"
+_SOCKET_CHARS = 36
+"""vLLM names each of its sockets by a UUID."""
+_MAX_PATH_BYTES = 107
+"""sun_path of Linux, less the NUL at its end."""
+_SHORT = Path("/tmp")  # noqa: S108 - the folder made there is new, and this user's alone
 _CACHE = "podium-cache-vllm-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps named semaphores
 _MAPPED = re.compile(rf" (\d+)\s+{_SHARED_MEMORY}/sem\.")
@@ -56,8 +61,8 @@ shutil.rmtree(folder, ignore_errors=True)
 
 
 def private_folder() -> Path:
-    """A new directory for vLLM's sockets and caches; those of workers that are no more are removed."""
-    root = Path(tempfile.gettempdir())
+    """A new directory for vLLM's sockets and caches; those of workers that are no more are removed. Raises OSError."""
+    root = _root()
     for left in root.glob(f"{_PREFIX}*"):
         owner = left.name.removeprefix(_PREFIX)
         if owner.isdigit() and not Path("/proc", owner).exists():
@@ -66,6 +71,13 @@ def private_folder() -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     return folder
+
+
+def _root() -> Path:
+    """The temporary directory, or /tmp where vLLM's sockets would have names there that the kernel does not take."""
+    chosen = Path(tempfile.gettempdir())
+    longest = len(os.fsencode(chosen / f"{_PREFIX}{os.getpid()}")) + 1 + _SOCKET_CHARS
+    return chosen if longest <= _MAX_PATH_BYTES else _SHORT
 
 
 def cache_folder(private: Path) -> Path:
