@@ -52,7 +52,7 @@ class Served:
 
     def worker(self) -> int:
         """The pid of the worker, once it is ready."""
-        pids = until(self._workers, f"a worker\n{self.process.tail()}", LOAD_S)
+        pids = until(self._workers, lambda: f"a worker\n{self.process.tail()}", LOAD_S)
         assert len(pids) == 1, pids
         return pids[0]
 
@@ -132,7 +132,7 @@ def serving(folder: Path, text: str) -> Iterator[Served]:
     with podium("serve", "-f", str(file), "--port", "0", **environment) as process:
         url = process.says("listening on", within_s=LOAD_S).split()[2]
         server = Served(process, url, file)
-        until(server.is_ready, f"ready\n{process.tail()}", LOAD_S)
+        until(server.is_ready, lambda: f"ready\n{process.tail()}", LOAD_S)
         yield server
         server.client.close()
 

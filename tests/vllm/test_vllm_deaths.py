@@ -38,7 +38,7 @@ def assert_broken(chunks: Iterator[object]) -> None:
 
 
 def assert_serves_again(served: Served, old_worker: int) -> None:
-    until(lambda: served.is_ready() and answers(served), f"serving again\n{served.process.tail()}", LOAD_S)
+    until(lambda: served.is_ready() and answers(served), lambda: f"serving again\n{served.process.tail()}", LOAD_S)
     assert served.worker() != old_worker
 
 

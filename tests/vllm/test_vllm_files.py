@@ -89,7 +89,7 @@ def test_editing_the_file_loses_nothing(tiny_model: Path, tmp_path: Path) -> Non
         first = served.revision()
         until(lambda: len(ledger.answers) > 20, "answers of version 1")
         served.file.write_text(text.replace(str(tiny_model), str(other)).replace('version: "1"', 'version: "2"'))
-        until(lambda: served.revision() != first, f"version 2\n{served.process.tail()}", LOAD_S)
+        until(lambda: served.revision() != first, lambda: f"version 2\n{served.process.tail()}", LOAD_S)
         second = served.revision()
         switched = len(ledger.answers)
         until(lambda: len(ledger.answers) > switched + 20, "answers of version 2")

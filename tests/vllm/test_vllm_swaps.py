@@ -26,8 +26,9 @@ from podium_crds.keys import HEADER_REQUEST_ID, HEADER_REVISION
 
 pytestmark = pytest.mark.timeout(1200)
 KEY = "a-key-of-the-team-search"
-TEXT = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0}
-CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 16, "temperature": 0}
+TOKENS = 16
+TEXT = {"prompt": "Once upon a time", "max_tokens": TOKENS, "temperature": 0}
+CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": TOKENS, "temperature": 0}
 
 
 @dataclass
@@ -133,6 +134,7 @@ def said(pod: Pod) -> dict[str, set[str]]:
         answers = [ask(f"tiny@{revision.version}") for ask in (pod.complete, pod.chat)]
         assert {name for name, _ in answers} == {revision.name}
         found[revision.name] = {text for _, text in answers}
+        until(lambda r=revision: pod.generated(r) >= 2 * TOKENS, "their tokens counted")
     assert found[pod.first.name].isdisjoint(found[pod.second.name]), "the weights differ"
     return found
 
@@ -146,7 +148,7 @@ def test_a_share_of_completions_and_chats_goes_to_the_candidate(pod: Pod, said: 
         assert Counter(name for name, _ in answers) == {pod.first.name: 15, pod.second.name: 5}
         assert all(text in said[name] for name, text in answers)
     for revision, answered in ((pod.first, 30), (pod.second, 10)):
-        grown = before[revision.name] + answered * 16
+        grown = before[revision.name] + answered * TOKENS
         until(lambda r=revision, g=grown: pod.generated(r) >= g, "every token counted where it was generated")
         assert pod.generated(revision) == grown
 

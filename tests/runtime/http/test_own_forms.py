@@ -311,7 +311,7 @@ def test_codecs_change_with_the_version_that_has_them(tmp_path: Path) -> None:
     file.write_text(YAML)
     with podium("serve", "-f", str(file), "--port", "0", **environment) as process:
         url = process.says("listening on").split()[2]
-        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, f"ready\n{process.tail()}")
+        until(lambda: httpx.get(url + "/v2/health/ready").status_code == 200, lambda: f"ready\n{process.tail()}")
         with httpx.Client(base_url=url, timeout=30) as client:
             assert send(client, PICTURE).status_code == 200
             before = set(children_of(process.pid))

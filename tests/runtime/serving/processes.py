@@ -26,14 +26,16 @@ WITHIN_S = 60.0
 _T = TypeVar("_T")
 
 
-def until(probe: Callable[[], _T | None], what: str, within_s: float = WITHIN_S) -> _T:
-    """The first truthy value of `probe`; AssertionError with `what` and the last value at the deadline."""
+def until(probe: Callable[[], _T | None], what: str | Callable[[], str], within_s: float = WITHIN_S) -> _T:
+    """The first truthy value of `probe`; AssertionError with `what`, as it is at the deadline, and the last value."""
     deadline = time.monotonic() + within_s
     while True:
         value = probe()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}; last: {value!r}"
+        if time.monotonic() >= deadline:
+            told = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {within_s:g} s: {told}; last: {value!r}")
         time.sleep(0.02)
 
 
@@ -66,7 +68,7 @@ class Podium:
             assert found or self._process.poll() is None, f"ended with {self._process.returncode}: {self.tail()}"
             return found
 
-        return until(seen, f"a line with {text!r} in:\n{self.tail()}", within_s)
+        return until(seen, lambda: f"a line with {text!r} in:\n{self.tail()}", within_s)
 
     def tail(self) -> str:
         return "\n".join(self.lines[-60:])
@@ -215,7 +217,7 @@ def served(folder: Path, yaml: str, *arguments: str, arena_mib: int = 16, **envi
     settings = {"PODIUM_STATE_DIR": str(folder / "state"), "PODIUM_ARENA_BYTES": str(arena_mib << 20), **environment}
     server = Server(("serve", "-f", str(file), "--port", "0", *arguments), settings)
     try:
-        until(lambda: httpx.get(server.url + "/v2/health/ready").status_code == 200, f"ready\n{server.tail()}")
+        until(lambda: httpx.get(server.url + "/v2/health/ready").status_code == 200, lambda: f"ready\n{server.tail()}")
         yield server
     finally:
         server.stop()

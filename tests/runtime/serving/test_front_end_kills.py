@@ -73,7 +73,9 @@ class Victim:
         self.url = process.says("listening on").split()[2]
 
     def becomes_ready(self) -> None:
-        until(lambda: httpx.get(self.url + "/v2/health/ready").status_code == 200, f"ready\n{self.process.tail()}")
+        until(
+            lambda: httpx.get(self.url + "/v2/health/ready").status_code == 200, lambda: f"ready\n{self.process.tail()}"
+        )
 
     def ask(self, number: int, width: int = WIDTH) -> httpx.Response:
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, width], "data": [float(number)] * width}
