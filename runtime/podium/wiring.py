@@ -126,7 +126,7 @@ async def opened(
     store = ArtifactStore(settings.state_dir / "artifacts", _artifact_limits(settings, artifact_cache_bytes))
     await asyncio.to_thread(store.open)
     with tempfile.TemporaryDirectory(prefix="podium-") as run_dir:
-        options = PodOptions(debug_arena=settings.arena_debug)
+        options = PodOptions(debug_arena=settings.arena_debug, is_guarded=True)
         resources = await PodResources.open(arena_bytes(settings), Path(run_dir), options, begun=begun)
     try:
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)

@@ -12,6 +12,8 @@ ARENA_FD = 3
 BOOTSTRAP_FD = 4
 JOURNAL_FD = 5
 """Numbers under which a spawned worker finds its three descriptors."""
+FAMILY_VARIABLE = "PODIUM_FAMILY"
+"""By which the guard knows whatever a model has started (podium.worker.guard)."""
 
 
 class Role(StrEnum):
@@ -43,6 +45,8 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_bytes: int | None = None
     """How much more memory the load may map, its artifact apart; None: the front end alone watches it."""
     role: Role = Role.MODEL
+    family: str = ""
+    """What the worker puts into its environment under FAMILY_VARIABLE, for all that it starts; empty: nothing."""
 
 
 def write_bootstrap(bootstrap: Bootstrap) -> int:

@@ -19,7 +19,7 @@ import msgspec
 from podium.engines.base import AsyncEngine, ContractLoadError, Engine, StreamingEngine, context_of, user_error
 from podium.engines.codec_engine import CodecEngine, codecs_of, forms_of
 from podium.errors import PodiumError, ProtocolError, clipped
-from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, Role, read_bootstrap
+from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, FAMILY_VARIABLE, JOURNAL_FD, Bootstrap, Role, read_bootstrap
 from podium.ipc.channel import WorkerChannel
 from podium.ipc.journal import Journal
 from podium.ipc.protocol import Hello, LoadFailed, Ready
@@ -170,6 +170,8 @@ def run_worker(arena_fd: int, bootstrap_fd: int, journal_fd: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     bootstrap = read_bootstrap(bootstrap_fd)
+    if bootstrap.family:
+        os.environ[FAMILY_VARIABLE] = bootstrap.family
     parent_fd = bind_to_parent(bootstrap.parent_pid)
     view = ArenaView.attach(arena_fd, bootstrap.arena_bytes)
     channel = WorkerChannel.connect(bootstrap.endpoint, bootstrap.peer, parent_fd)

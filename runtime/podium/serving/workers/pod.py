@@ -10,6 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from podium.errors import WorkerLoadError
 from podium.ipc.arena import Arena
 from podium.ipc.bootstrap import ARENA_FD, BOOTSTRAP_FD, JOURNAL_FD, Bootstrap, write_bootstrap
@@ -18,6 +20,7 @@ from podium.ipc.protocol import INLINE_BYTES
 from podium.serving.workers.begun import BegunServer
 from podium.serving.workers.forkserver import ForkLost, ForkServers, ForkServerUnavailable
 from podium.serving.workers.gpu_shares import GpuShare, GpuShares
+from podium.serving.workers.guarding import Guard
 from podium.serving.workers.process import (
     ChildProcess,
     become_subreaper,
@@ -51,6 +54,8 @@ class PodOptions:
     debug_arena: bool = False
     """Fill freed slots with 0xDB."""
     use_fork_server: bool = True
+    is_guarded: bool = False
+    """A process outlives this one to end what models have started, unless a container does."""
     cpus: int | None = None
     """Threads of models that may run at once on the CPU; None: as many as the container has."""
 
@@ -58,7 +63,14 @@ class PodOptions:
 class PodResources:
     """Arena, broker, fork servers and devices of one pod. Used from one event loop."""
 
-    def __init__(self, arena: Arena, broker: Broker, options: PodOptions, fork_servers: ForkServers) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        broker: Broker,
+        options: PodOptions,
+        fork_servers: ForkServers,
+        guard: Guard | None = None,
+    ) -> None:
         """Use `open`."""
         self.arena = arena
         self.broker = broker
@@ -70,6 +82,7 @@ class PodResources:
         self.run_devices = RunDevices(options.cpus)
         self.load_turns = LoadTurns(options.cpus or cpu_units())
         self.fork_servers = fork_servers
+        self._guard = guard
         self._children: dict[int, ChildProcess] = {}
         self._peers = count(1)
         self._next_device = 0
@@ -92,12 +105,13 @@ class PodResources:
         become_subreaper()
         arena = await asyncio.to_thread(Arena.create, arena_bytes, debug=options.debug_arena)
         try:
+            guard = Guard.start() if options.is_guarded else None
             broker = Broker.open(run_dir)
         except BaseException:
             arena.close()
             raise
         log.info("pod_resources_opened", arena_bytes=arena.size_bytes, devices=cuda_devices())
-        return cls(arena, broker, options, ForkServers(begun))
+        return cls(arena, broker, options, ForkServers(begun), guard)
 
     async def close(self) -> None:
         """Ends fork servers and gives memory and socket back. Worker groups are stopped before."""
@@ -108,6 +122,8 @@ class PodResources:
         for child in list(self._children.values()):
             child.kill()
             await child.exited
+        if self._guard is not None:
+            self._guard.close()
         self.run_devices.close()
         self.broker.close()
         self.arena.close()
@@ -170,6 +186,8 @@ class PodResources:
                 log.warning("left_behind_processes_killed", pids=ended)
 
     async def _launch(self, engine: EngineSpec, bootstrap: Bootstrap, journal_fd: int) -> ChildProcess:
+        if self._guard is not None:
+            bootstrap = msgspec.structs.replace(bootstrap, family=self._guard.mark)
         bootstrap_fd = write_bootstrap(bootstrap)
         fds = (self.arena.fd, bootstrap_fd, journal_fd)
         try:
@@ -180,6 +198,8 @@ class PodResources:
         finally:
             os.close(bootstrap_fd)
             os.close(journal_fd)
+        if self._guard is not None:
+            self._guard.watch(child)
         self._children[child.pid] = child
         child.exited.add_done_callback(lambda _: self._children.pop(child.pid, None))
         return child

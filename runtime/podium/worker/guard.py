@@ -1,0 +1,90 @@
+"""The guard: ends what models have started once the front end is gone, however it went. Run as a file.
+
+A worker is killed by the kernel when its front end ends, but what the model's own code has started is not: where no
+container ends with the front end (`podium serve` on a laptop), it would live on. So one small process stays behind the
+front end: it is told of every worker's birth and end, and once the front end is gone it kills
+
+- whoever is in the session of a worker that was alive then: each worker is a session of its own;
+- whoever has this front end's mark in the environment that it was started with, whatever session it gave itself.
+
+What has neither is not found: a process that was forked without an exec and has left the worker's session.
+Only the standard library, one thread.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+CONTROL_FD = 3
+MAX_LINE_BYTES = 32
+PATIENCE_S = 10.0
+"""The kernel ends a killed process at once, unless it is stuck in a driver."""
+LOOK_EVERY_S = 0.02
+
+
+def main() -> None:
+    """Arguments: the front end's pid, and its mark as an environment has it."""
+    front_end, mark = int(sys.argv[1]), sys.argv[2].encode()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        gone = os.pidfd_open(front_end)
+    except ProcessLookupError:
+        return
+    sessions = follow(CONTROL_FD, gone)
+    end_all(sessions, mark)
+
+
+def follow(control: int, gone: int) -> set[int]:
+    """Reads births (`+pid`) and ends (`-pid`), a line each, until the front end is gone. Returns who was alive."""
+    alive: set[int] = set()
+    pending = b""
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    poller.register(gone, select.POLLIN)
+    while True:
+        ready = dict(poller.poll())
+        if control in ready:
+            piece = os.read(control, 4096)
+            if not piece:
+                poller.unregister(control)  # what it said is complete; now only its end is waited for
+            *lines, pending = (pending + piece).split(b"\n")
+            for line in lines:
+                (alive.add if line[:1] == b"+" else alive.discard)(int(line[1:]))
+            if len(pending) > MAX_LINE_BYTES:
+                sys.exit("the front end said what is no line")
+        elif gone in ready:
+            return alive
+
+
+def end_all(sessions: set[int], mark: bytes) -> None:
+    """Kills until nobody is left, since who is killed late may have started others meanwhile."""
+    until = time.monotonic() + PATIENCE_S
+    while (left := members(sessions, mark)) and time.monotonic() < until:
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(LOOK_EVERY_S)
+
+
+def members(sessions: set[int], mark: bytes) -> list[int]:
+    """Living processes of these sessions, or with that mark; this one is none."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with suppress(OSError):  # it has ended, or is another user's
+            state, _, _, session = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+            if state in "ZX":
+                continue
+            if int(session) in sessions or mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+if __name__ == "__main__":
+    main()
