@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -78,9 +77,10 @@ def test_an_example_answers_what_is_written_beside_it(space: Space, graph: Path,
 def leads(served: Served) -> bool:
     """Whether anything answers at the Service yet: nodes may learn of an endpoint after the API server has."""
     try:
-        return post(served, {})[0] == 400
+        post(served, {})
     except RequestError:
         return False
+    return True
 
 
 def referenced(first: Scaler, second: Scaler) -> Chain:
@@ -151,7 +151,5 @@ def test_the_live_page_of_a_pod_is_seen_through_the_api_server(space: Space) -> 
         key = address.split("/")[3]
         assert httpx.get(address.replace(key, "guessed"), timeout=30).status_code == 404, "without the key"
         assert pod in address
-        process.signal(signal.SIGINT)
-        assert process.ends() in (0, 130)
     finally:
         process.stop()
