@@ -33,19 +33,21 @@ def announced(desired: Desired, serving: RevisionRecord, strategy: ResolvedStrat
         strategy=strategy.resolved,
         reason=strategy.reason,
         changes=changes(serving, desired.target.record),
-        traffic_percents=_percents(desired, surge=surge),
+        traffic_percents=_percents(desired, serving, strategy.resolved),
         gpus_needed=pods * gpus_per_pod(desired.target.record),
         memory_bytes_needed=cost.memory_bytes,
         expected_gap_seconds=cost.start_seconds if strategy.resolved is RolloutStrategy.RECREATE else 0,
     )
 
 
-def _percents(desired: Desired, *, surge: bool) -> tuple[int, ...]:
-    """Shares of the new revision, in turn: all at once in place, pod by pod in a surge."""
-    if not surge or desired.replicas < 2:
-        return (100,)
-    steps = min(desired.replicas, MAX_LINES)
-    return tuple(100 * (step + 1) // steps for step in range(steps))
+def _percents(desired: Desired, serving: RevisionRecord, strategy: RolloutStrategy) -> tuple[int, ...]:
+    """Shares of the new revision, in turn: the weights of the steps in place, pod by pod in a surge."""
+    if strategy is RolloutStrategy.SURGE:
+        pods = max(1, min(desired.replicas, MAX_LINES))
+        return tuple(100 * (pod + 1) // pods for pod in range(pods))
+    if strategy is RolloutStrategy.IN_PLACE and serving.hashes.load != desired.target.record.hashes.load:
+        return (*(step.weight for step in desired.rollout.steps if step.weight), 100)
+    return (100,)
 
 
 def changes(old: RevisionRecord, new: RevisionRecord) -> tuple[str, ...]:

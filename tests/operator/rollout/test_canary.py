@@ -51,6 +51,21 @@ def test_every_pod_divides_by_the_weight_of_the_step_and_the_last_step_leads_to_
     assert world.serving() == [new.target.name] * 2
 
 
+def test_the_plan_names_the_shares_before_any_is_taken() -> None:
+    world, old = running(replicas=2)
+    plan = world.step(second(old, steps=[{"weight": 10}, {"weight": 50}])).plan
+    assert plan is not None
+    assert plan.traffic_percents == (10, 50, 100)
+
+
+def test_a_change_of_settings_alone_is_planned_without_steps() -> None:
+    world, old = running(replicas=2)
+    tuned = a_desired("1", replicas=2, timeoutSeconds=17, rollout={**FAST, "steps": STEPS})
+    plan = world.step(retargeted(old, tuned)).plan
+    assert plan is not None
+    assert plan.traffic_percents == (100,), "the same workers answer before and after"
+
+
 def test_no_weight_rises_before_every_ready_pod_has_the_new_revision_loaded() -> None:
     world, old = running(replicas=3)
     new = second(old, replicas=3)
