@@ -31,6 +31,7 @@ _ORDER = (
     "test_version_swap",
     "test_surges",
     "test_steps",
+    "test_autoscaling",
     "test_failures",
     "test_restarts",
     "test_node_drain",

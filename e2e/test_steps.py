@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 import time
 
 import pytest
 from e2e.probers.ledger import Entry, Ledger
 from e2e.probers.probe import Probe
 from e2e.support import verdicts
+from e2e.support.commands import podium
 from e2e.support.kubectl import condition
 from e2e.support.models import Scaler
 from e2e.support.namespaces import Space
@@ -21,17 +19,6 @@ from e2e.support.waiting import eventually
 COUNTED = 150
 """Answers from which a share is taken."""
 STEPS = {"steps": [{"weight": 20}, {"weight": 50}]}
-
-
-def podium(served: Served, *words: str) -> str:
-    """One command of the user's, as the shell runs it."""
-    place = ("-n", served.kubectl.namespace, "--kubeconfig", str(served.kubectl.kubeconfig))
-    code = "from podium_operator.commands.app import app; app()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, *place], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, f"podium {words}: {done.stdout}{done.stderr}"
-    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
 
 
 def share(probe: Probe, served: Served, step: int, weight: int) -> None:

@@ -53,6 +53,7 @@ def start_controllers(daemons: Daemons, authority: Authority, endpoint: Endpoint
             "--secure-port=0",
             "--kube-api-qps=200",
             "--kube-api-burst=400",
+            "--horizontal-pod-autoscaler-sync-period=5s",
         ],
     )
     daemons.start(
