@@ -5,6 +5,7 @@ nothing in use deleted); here the sequence is what hypothesis chooses.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,17 +19,28 @@ ROLLOUT = {"propagationSeconds": 2, "rollbackWindowSeconds": 15}
 VERSIONS = ("1", "2", "3")
 SHAPES = ("blue", "green")
 BROKEN = "3"
+DIFFERENT = "2"
+"""Its answers differ from those of the others."""
 CONVERGED_WITHIN = 600
-
-
 STEPS = [{"weight": 30, "pauseSeconds": 4}, {"weight": 60, "pauseSeconds": 0}]
+WAYS: dict[str, dict[str, Any]] = {
+    "at once": {},
+    "in steps": {"steps": STEPS},
+    "judged by counts": {"steps": STEPS, "analysis": {"maxErrorPercent": 10, "minRequests": 10}},
+    "judged by copies": {
+        "steps": [{"weight": 0, "pauseSeconds": 2}, *STEPS],
+        "analysis": {"parity": {"shadowPercent": 50, "minCompared": 5}},
+    },
+}
+"""What `rollout` says besides."""
 
 
-def wanted(version: str, shape: str, replicas: int, *, steps: bool = False) -> Desired:
+def wanted(version: str, shape: str, replicas: int, *, way: str = "at once") -> Desired:
     return a_desired(
         version,
         replicas=replicas,
-        rollout={**ROLLOUT, "steps": STEPS if steps else []},
+        idempotent=True,
+        rollout={**ROLLOUT, **WAYS[way]},
         env=[{"name": "SHAPE", "value": shape}],
     )
 
@@ -40,15 +52,18 @@ class Rollouts(RuleBasedStateMachine):
         super().__init__()
         self.world = SimulatedCluster()
         self.version, self.shape, self.replicas = "1", "blue", 2
-        self.steps = False
+        self.way = "at once"
         self.desired = wanted(self.version, self.shape, self.replicas)
         for shape in SHAPES:
             self.world.fails.add(wanted(BROKEN, shape, 1).target.name)
+            self.world.differs.add(wanted(DIFFERENT, shape, 1).target.name)
+        self.failed_requests: set[str] = set()
+        """Revisions that failed requests."""
         self.facts: Facts | None = None
         self.faults = False
 
     def _retarget(self) -> None:
-        new = wanted(self.version, self.shape, self.replicas, steps=self.steps)
+        new = wanted(self.version, self.shape, self.replicas, way=self.way)
         self.desired = replace(retargeted(self.desired, new), hand=self.desired.hand)
 
     @rule(version=st.sampled_from(VERSIONS))
@@ -61,10 +76,16 @@ class Rollouts(RuleBasedStateMachine):
         self.shape = shape
         self._retarget()
 
-    @rule(steps=st.booleans())
-    def edit_steps(self, steps: bool) -> None:
-        self.steps = steps
+    @rule(way=st.sampled_from(sorted(WAYS)))
+    def edit_rollout(self, way: str) -> None:
+        self.way = way
         self._retarget()
+
+    @rule(requests=st.integers(1, 60), fails=st.booleans())
+    def requests_come(self, requests: int, fails: bool) -> None:
+        failing = self.desired.target.name if fails else None
+        self.world.answer(requests, failing=failing)
+        self.failed_requests |= {failing} if failing else set()
 
     @rule(word=st.sampled_from(["promote", "abort", "rollback", ""]))
     def the_user_takes_the_wheel(self, word: str) -> None:
@@ -114,6 +135,7 @@ class Rollouts(RuleBasedStateMachine):
         """After the last fault it comes to rest: the target serves, or it failed and the last good one does."""
         for _ in range(CONVERGED_WITHIN):
             before = len(self.world.log)
+            self.world.answer(50)
             self.facts = self.world.step(self.desired)
             self.desired = remembered(self.desired, self.facts)
             self.world.tick(1)
@@ -131,8 +153,12 @@ class Rollouts(RuleBasedStateMachine):
             return facts.current is None or facts.current in self.world.fails or len(serving) == self.replicas
         if self.version == BROKEN:
             # What never completed is nothing to go back to: pods that got as far as serving it just stay.
-            went_back = facts.current is None or len(serving) == self.replicas
+            never_worked = facts.current is None or facts.current in self.world.fails
+            went_back = never_worked or len(serving) == self.replicas
             return facts.stage is Stage.FAILED and went_back
+        if facts.stage is Stage.FAILED and self.desired.target.name in self.world.differs | self.failed_requests:
+            # Given up for what it answered, in this rollout or an earlier one; what went before serves.
+            return len(serving) == self.replicas and self.desired.target.name not in serving
         return facts.complete and serving == [self.desired.target.name] * self.replicas
 
 
