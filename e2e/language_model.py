@@ -6,8 +6,6 @@ model is a random one of a megabyte; what differs from the example is its place,
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from e2e.clusters.base import Cluster
 from e2e.clusters.paths import REPOSITORY
 from e2e.support.namespaces import Space
 from e2e.support.served import Served
-from e2e.support.store import digest
+from e2e.support.store import digest, packed
 from e2e.support.waiting import eventually
 from tests.vllm.tiny_llama import write_tiny_llama
 
@@ -39,15 +37,6 @@ def image(cluster: Cluster) -> str:
     cluster.build_image(REPOSITORY / "images" / "runtime" / "Dockerfile", REPOSITORY, IMAGE, BUILD_ARGUMENTS)
     cluster.load_images([IMAGE])
     return IMAGE
-
-
-def packed(folder: Path) -> bytes:
-    """The model's files as an archive."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for file in sorted(folder.iterdir()):
-            tar.add(file, arcname=file.name)
-    return archive.getvalue()
 
 
 def example(image: str, version: str, source: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,10 +14,10 @@ import yaml
 from e2e.probers.http1 import RequestError
 from e2e.probers.ledger import Entry
 from e2e.support import oip, verdicts
-from e2e.support.kubectl import Kubectl
 from e2e.support.models import Chain, Scaler
 from e2e.support.namespaces import Space
 from e2e.support.served import Served
+from e2e.support.store import digest, packed
 from e2e.support.swaps import STEADY
 from e2e.support.waiting import eventually
 from tests.examples.written import EXAMPLE, NAMES, assert_as_written, exchanges
@@ -27,31 +25,25 @@ from tests.runtime.serving.processes import Podium
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that the example's prepare.py writes."""
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What the example's prepare.py writes, as an archive."""
     folder = tmp_path_factory.mktemp("pipelines")
     shutil.copy(EXAMPLE / "prepare.py", folder)
     subprocess.run([sys.executable, folder / "prepare.py"], check=True, timeout=60)
-    return folder / "artifact" / "model.onnx"
+    return packed(folder / "artifact")
 
 
-def folders(kubectl: Kubectl, graph: Path) -> None:
-    """What the examples take from folders, in ConfigMaps."""
+def sources(space: Space, artifact: bytes, spec: dict[str, Any]) -> None:
+    """Put what the example takes from folders where pods find it: code in a ConfigMap, the graph in a store."""
     stages = {file.name: file.read_text() for file in sorted((EXAMPLE / "stages").glob("*.py"))}
-    artifact = {graph.name: b64encode(graph.read_bytes()).decode()}
-    kubectl.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stages"}, "data": stages},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "artifact"}, "binaryData": artifact},
-    )
-
-
-def example(name: str) -> dict[str, Any]:
-    """An example as it is written, but for the place of its artifacts."""
-    manifest: dict[str, Any] = yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text())
-    for member in manifest["spec"]["models"]:
-        source = member["inline"]["source"]
-        source["uri"] = source["uri"].replace("file:./", "configmap://")
-    return manifest
+    space.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stages"}, "data": stages})
+    for member in spec["models"]:
+        if member["inline"]["source"]["uri"] == "file:./stages":
+            member["inline"]["source"] = {"uri": "configmap://stages"}
+        else:
+            store = space.store()
+            store.put("artifact.tar", artifact)
+            member["inline"]["source"] = store.source("artifact.tar", digest(artifact))
 
 
 def post(served: Served, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -62,9 +54,10 @@ def post(served: Served, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_answers_what_is_written_beside_it(space: Space, graph: Path, name: str) -> None:
-    folders(space.kubectl, graph)
-    space.kubectl.apply(example(name))
+def test_an_example_answers_what_is_written_beside_it(space: Space, artifact: bytes, name: str) -> None:
+    manifest = yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text())
+    sources(space, artifact, manifest["spec"])
+    space.kubectl.apply(manifest)
     served = Served(space.kubectl, "inferencepipeline", name)
     served.ready()
     eventually("its Service leads to its pod", lambda: leads(served), bool, timeout=10)

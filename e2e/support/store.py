@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .kubectl import Kubectl
@@ -67,6 +68,15 @@ def archive(code: str = MODEL_PY) -> bytes:
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
     return packed.getvalue()
+
+
+def packed(folder: Path) -> bytes:
+    """A tar with the files of a folder."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for file in sorted(folder.iterdir()):
+            tar.add(file, arcname=file.name)
+    return archive.getvalue()
 
 
 def digest(data: bytes) -> str:
