@@ -327,7 +327,9 @@ def _files(uri: str, configmaps: Mapping[str, Mapping[str, str]], path: str) -> 
         raise ReferenceNotFoundError(path, "ConfigMap", name)
     files = {key: text for key, text in sorted(configmaps[name].items()) if key.startswith(prefix)}
     if not files:
-        raise ReferenceNotFoundError(path, "ConfigMap", f"{name} with a key that begins with {prefix!r}")
+        key = f"a key that begins with {prefix!r}" if prefix else "any key"
+        why = "binaryData is not read: binary files belong into an artifact store"
+        raise ReferenceNotFoundError(path, "ConfigMap", f"{name} with text under {key} of its data ({why})")
     return files
 
 

@@ -238,6 +238,11 @@ def test_a_configmap_or_prefix_that_is_not_there_is_a_missing_reference(uri: str
         record(a_model(source={"uri": uri}), configmaps={"code": CODE})
 
 
+def test_a_configmap_without_text_says_where_binary_files_belong() -> None:
+    with pytest.raises(ReferenceNotFoundError, match="binary files belong into an artifact store"):
+        record(a_model(source={"uri": "configmap://code"}), configmaps={"code": {}})
+
+
 REFERENCING = {
     "models": [{"name": "m", "modelRef": {"name": "echo"}}],
     "steps": [{"name": "one", "model": "m", "inputs": [{"name": "x", "from": "request.x"}]}],
