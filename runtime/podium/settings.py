@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     """Port for assignments and reports (pod mode only). 0 takes a free one."""
     grpc_port: Port | None = None
     """Port for the Open Inference Protocol over gRPC; None: not served. 0 takes a free one."""
+    grpc_connection_age_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    """Age at which a gRPC connection is told to go away, so that clients come to new pods and leave ending ones."""
     pod_uid: str = ""
     """metadata.uid of this pod (downward API). Pod mode requires it."""
     assignment_dir: Path = Path(keys.ASSIGNMENT_DIR)

@@ -28,7 +28,7 @@ from podium.http.transport.limits import Limits as HttpLimits
 from podium.http.transport.receiving import Receiving
 from podium.serving.dispatch.group import PodOptions, PodResources
 from podium.serving.revisions.assignments import AssignmentDesk
-from podium.serving.revisions.drain import drain
+from podium.serving.revisions.drain import SETTLE_S, drain
 from podium.serving.revisions.report import build_report
 from podium.serving.revisions.residents import Residents
 from podium.serving.revisions.shared_groups import SharedGroups
@@ -100,7 +100,8 @@ class Runtime:
         policy = self.residents.drain_policy
         if propagation_s is not None:
             policy = policy.model_copy(update={"propagation_seconds": propagation_s})
-        await drain(self.residents.drain, policy, asyncio.get_running_loop().time)
+        settle_s = SETTLE_S if self.grpc is None else max(SETTLE_S, self.grpc.longest_age_s)
+        await drain(self.residents.drain, policy, asyncio.get_running_loop().time, settle_s)
         await self.close_ports()
 
     async def close_ports(self) -> None:
@@ -199,7 +200,9 @@ async def _open_grpc(settings: Settings, residents: Residents, door: Door) -> "G
 
     service = GrpcService(residents, door, asyncio.get_running_loop().time)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    server = GrpcServer(service, f"{host}:{settings.grpc_port}", settings.max_body_bytes)
+    server = GrpcServer(
+        service, f"{host}:{settings.grpc_port}", settings.max_body_bytes, settings.grpc_connection_age_seconds
+    )
     await server.open()
     return server
 

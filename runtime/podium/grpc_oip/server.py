@@ -11,9 +11,10 @@ from google.protobuf.message import Message
 
 from podium.grpc_oip import open_inference_pb2 as pb
 from podium.grpc_oip.caller import Caller, answer_metadata, caller_of, fields_of
+from podium.grpc_oip.connections import longest_age_s, server_options
 from podium.grpc_oip.tensors import read_inputs, write_outputs
 from podium.http.inference.front import Door
-from podium.http.pages.protocol_v2 import ANY_KIND, EXTENSIONS, STATES, platform
+from podium.http.pages.protocol_v2 import ANY_KIND, EXTENSIONS, indexed, platform
 from podium.http.transport.access_log import Access
 from podium.http.transport.errors import answer_for
 from podium.http.transport.explaining import Account, account_of, answered
@@ -30,8 +31,6 @@ SERVICE = "inference.GRPCInferenceService"
 PATH = f"/{SERVICE}/ModelInfer"
 ROUTE = "grpc"
 MAX_CONCURRENT_CALLS = 8192
-MESSAGE_OVERHEAD_BYTES = 1 << 20
-"""Beyond the tensors: names, shapes, framing."""
 STATUS_CLIENT_GONE = 499
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -184,14 +183,11 @@ class GrpcService:
 class GrpcServer:
     """A bound port and its server."""
 
-    def __init__(self, service: GrpcService, address: str, max_message_bytes: int) -> None:
-        """Binds. Raises OSError where the port is taken. Needs a running event loop."""
-        limit = max_message_bytes + MESSAGE_OVERHEAD_BYTES
-        options = [
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),
-        ]
+    def __init__(self, service: GrpcService, address: str, max_message_bytes: int, age_s: float) -> None:
+        """Binds. `age_s`: after which connections are told to go away. Raises OSError where the port is taken. Needs a
+        running event loop."""
+        self.longest_age_s = longest_age_s(age_s)
+        options = server_options(max_message_bytes, age_s)
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
         self._server.add_generic_rpc_handlers((service.handler(),))
         try:
@@ -205,7 +201,11 @@ class GrpcServer:
         log.info("grpc_port_open", port=self.port)
 
     async def close(self, grace_s: float) -> None:
-        """Takes no new calls, and lets those under way end for up to `grace_s`."""
+        """Takes no new calls, and lets those under way end for up to `grace_s`.
+
+        A call that comes in on an open connection in this very moment is lost (gRPC answers CANCELLED): busy
+        connections have to be gone by their age before, as a drain waits for it.
+        """
         await self._server.stop(grace_s)
 
 

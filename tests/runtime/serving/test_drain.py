@@ -57,3 +57,17 @@ async def test_a_client_that_never_pauses_does_not_hold_it_up_for_ever() -> None
         await asyncio.sleep(0.03)
     assert await task
     assert 10 + SETTLE_S <= now() < 10 + SETTLE_S + 2
+
+
+@in_virtual_time
+async def test_a_client_of_connections_that_live_longer_is_waited_for_as_long() -> None:
+    state = DrainState()
+    task = asyncio.create_task(drain(state, POLICY, asyncio.get_running_loop().time, 33))
+    while now() < 10 + 25:
+        state.enter(now())
+        await asyncio.sleep(0.03)
+        state.leave()
+        await asyncio.sleep(0.03)
+    assert not task.done()
+    assert await task
+    assert 35 <= now() < 35 + QUIET_S + 0.2
