@@ -140,7 +140,7 @@ async def opened(
         spans = tracing(os.environ)
         door = Door(limits, keys, access_log, Receiving(resources.arena), codecs, Lending(resources.arena), spans)
         metrics = registry(residents, resources.arena, door.lending, garbage, lag)
-        cold = cold_app(residents, metrics, with_docs=settings.docs, with_keys=keys is not None)
+        cold = cold_app(residents, metrics, with_docs=settings.docs, keys=keys)
         front = FrontDoor(residents, door, cold, loop.time)
         lane = ExpressLane(residents, door, loop.time)
         runtime = Runtime(settings, residents, QuietServer(front, listener, lane), asyncio.Event(), asyncio.Event())

@@ -106,14 +106,8 @@ class GrpcService:
     async def _index(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         self._check_key(context)
         response = pb.RepositoryIndexResponse()
-        for resident in self._residents:
-            for hosted in resident.hosted:
-                state = STATES.get(hosted.state, "LOADING")
-                if state == "READY" or not request.ready:
-                    reason = hosted.failure.message if hosted.failure else ""
-                    response.models.add(
-                        name=resident.resource.name, version=hosted.spec.version, state=state, reason=reason
-                    )
+        for each in indexed(self._residents, only_ready=request.ready):
+            response.models.add(name=each.name, version=each.version, state=each.state, reason=each.reason)
         return response
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:

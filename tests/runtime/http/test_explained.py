@@ -2,18 +2,15 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.runtime.http.conftest import YAML
 from tests.runtime.serving.processes import Server, podium, served, until
+from tests.support.collector import Collector, collecting
 
 SCALE = {"inputs": {"x": [[1, 2, 3]]}}
 TEXT = {"inputs": {"text": ["hello"]}}
@@ -68,58 +65,32 @@ def test_metrics_tell_stages_batches_steps_and_the_loop(client: httpx.Client) ->
     assert re.search(r"podium_event_loop_lag_seconds_count \d", page)
 
 
-class Collector(BaseHTTPRequestHandler):
-    """Takes spans as a collector does."""
-
-    spans: list[Span]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            for scope in resource.scope_spans:
-                self.spans.extend(scope.spans)
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        """Quiet."""
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as made:
+        yield made
 
 
 @pytest.fixture
-def collector() -> Iterator[ThreadingHTTPServer]:
-    Collector.spans = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def traced(collector: ThreadingHTTPServer, tmp_path: Path) -> Iterator[str]:
+def traced(collector: Collector, tmp_path: Path) -> Iterator[str]:
     """The address of a server whose spans go to the collector, and which samples nothing by itself."""
-    environment = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_address[1]}",
-        "OTEL_TRACES_SAMPLER": "always_off",
-        "OTEL_BSP_SCHEDULE_DELAY": "100",
-    }
-    with served(tmp_path, YAML, **environment) as server:
+    with served(tmp_path, YAML, **collector.environment) as server:
         yield server.url
 
 
-def test_a_sampled_caller_gets_spans_below_its_own_and_exemplars_and_others_get_none(traced: str) -> None:
+def test_a_sampled_caller_gets_spans_below_its_own_and_exemplars_and_others_get_none(
+    traced: str, collector: Collector
+) -> None:
     httpx.post(traced + "/v1/models/scale:predict", json=SCALE).raise_for_status()
     answer = httpx.post(traced + "/v1/pipelines/route:run", json=TEXT, headers=SAMPLED)
     assert answer.headers["traceparent"].startswith(f"00-{TRACE}-")
     assert answer.headers["traceparent"].endswith("-01")
-    until(lambda: len(Collector.spans) == 7, lambda: f"seven spans, not {[span.name for span in Collector.spans]}")
-    spans = {span.name: span for span in Collector.spans}
+    until(lambda: len(collector.spans) == 7, lambda: f"seven spans, not {[span.name for span in collector.spans]}")
+    spans = {span.name: span for span in collector.spans}
     root = spans["POST /v1/pipelines/route:run"]
-    assert {span.trace_id.hex() for span in Collector.spans} == {TRACE}
+    assert {span.trace_id.hex() for span in collector.spans} == {TRACE}
     assert root.parent_span_id.hex() == CALLER
-    assert {span.parent_span_id for span in Collector.spans if span is not root} == {root.span_id}
+    assert {span.parent_span_id for span in collector.spans if span is not root} == {root.span_id}
     assert {"step classify", "infer upper"} <= spans.keys()
     assert root.start_time_unix_nano <= spans["infer upper"].start_time_unix_nano < root.end_time_unix_nano
     page = httpx.get(traced + "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}).text

@@ -75,6 +75,19 @@ def test_health_and_metrics_stay_open(guarded: Server) -> None:
         assert httpx.get(guarded.url + path).status_code == 200
 
 
+def test_the_index_wants_a_key_since_it_tells_of_versions_that_are_not_served_too(guarded: Server) -> None:
+    refused = httpx.post(guarded.url + "/v2/repository/index")
+    assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+    headers = {"x-api-key": ALICE, "x-request-id": "the-index"}
+    [entry] = httpx.post(guarded.url + "/v2/repository/index", headers=headers).json()
+    assert (entry["name"], entry["state"]) == ("scale", "READY")
+    line = until(lambda: next((line for line in guarded.lines if "the-index" in line), None), "the line")
+    assert "alice" in line
+    document = httpx.get(guarded.url + "/openapi.json").json()
+    assert document["paths"]["/v2/repository/index"]["post"]["security"]
+    assert "security" not in document["paths"]["/v2"]["get"]
+
+
 def test_the_access_log_names_the_key_and_shows_neither_key_nor_payload(guarded: Server) -> None:
     answer = ask(guarded, x_api_key=ALICE, x_request_id="find-me")
     line = until(lambda: next((line for line in guarded.lines if "find-me" in line), None), "the line")

@@ -336,6 +336,7 @@ class FrontDoor:
             await self._cold(scope, receive, send_with_headers)
         finally:
             if self._access_log.enabled:
+                caller.key = scope["state"].get("key")
                 self._log(scope, caller, status, started, None)
 
     def _log(self, scope: Scope, caller: Caller, status: int, started: float, revision: LiveRevision | None) -> None:

@@ -18,6 +18,7 @@ from podium.http.pages.docs_page import add_docs
 from podium.http.pages.health import add_health
 from podium.http.pages.protocol_v2 import add_protocol
 from podium.http.pages.refused import add_refused
+from podium.http.transport.api_keys import ApiKeys
 from podium.http.transport.asgi import error_answer
 from podium.http.transport.errors import MethodNotAllowedError, UnknownRouteError, WrongKindError, answer_for
 from podium.serving.revisions.residents import Residents
@@ -26,9 +27,9 @@ RUNTIME_VERSION = version("podium")
 
 
 def cold_app(
-    residents: Residents, metrics: CollectorRegistry, *, with_docs: bool = True, with_keys: bool = False
+    residents: Residents, metrics: CollectorRegistry, *, with_docs: bool = True, keys: ApiKeys | None = None
 ) -> FastAPI:
-    """Every route but inference. `with_keys`: the document says that inference needs one."""
+    """Every route but inference. `keys`: what they guard is described so, and guarded where it is answered here."""
     app = FastAPI(
         title="Podium",
         version=RUNTIME_VERSION,
@@ -39,7 +40,7 @@ def cold_app(
     )
     add_health(app, residents)
     add_catalogue(app, residents)
-    add_protocol(app, residents, RUNTIME_VERSION)
+    add_protocol(app, residents, RUNTIME_VERSION, keys)
     add_refused(app)
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -49,7 +50,7 @@ def cold_app(
         return Response(generate(metrics), headers={"content-type": content_type})
 
     if with_docs:
-        add_docs(app, residents, with_keys=with_keys)
+        add_docs(app, residents, with_keys=keys is not None)
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:

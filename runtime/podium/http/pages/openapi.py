@@ -54,6 +54,8 @@ SCHEMAS: Json = {
         "properties": {"error": {"type": "object", "required": ["message", "type", "code"]}},
     },
 }
+KEYED = frozenset({"inference", "repository"})
+"""Tags of the operations that want an API key where the server has some."""
 SECURITY: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -73,7 +75,7 @@ def document(base: Mapping[str, Any], revisions: Iterable[LiveRevision], *, with
     if with_keys:
         document["components"]["securitySchemes"] = SECURITY
         for operations in paths.values():
-            if "inference" in operations.get("post", {}).get("tags", ()):
+            if KEYED & set(operations.get("post", {}).get("tags", ())):
                 operations["post"]["security"] = [{name: []} for name in SECURITY]
     return document
 

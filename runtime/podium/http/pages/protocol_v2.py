@@ -1,5 +1,7 @@
 """Open Inference Protocol v2 REST, all but inference: metadata, readiness, and the repository's index."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -8,6 +10,8 @@ from fastapi.responses import JSONResponse
 
 from podium.errors import InvalidInput
 from podium.http.pages.catalogue import specs
+from podium.http.transport.api_keys import ApiKeys
+from podium.http.transport.asgi import fields_of
 from podium.http.transport.errors import BodyTooLargeError
 from podium.serving.revisions.live import LiveRevision
 from podium.serving.revisions.residents import Residents
@@ -26,8 +30,29 @@ STATES = {
 """States of the repository extension; any other one is LOADING."""
 
 
-def add_protocol(app: FastAPI, residents: Residents, version: str) -> None:
-    """The protocol's routes."""
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """A version that is here, as the repository extension tells it."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+    """Of a failure; its message has paths and a traceback, which are for the resource's owner (status, log)."""
+
+
+def indexed(residents: Residents, *, only_ready: bool) -> Iterator[Indexed]:
+    """Every version, or those that answer."""
+    for resident in residents:
+        for hosted in resident.hosted:
+            state = STATES.get(hosted.state, "LOADING")
+            if state == "READY" or not only_ready:
+                reason = hosted.failure.reason.value if hosted.failure and state == "UNAVAILABLE" else ""
+                yield Indexed(resident.resource.name, hosted.spec.version, state, reason)
+
+
+def add_protocol(app: FastAPI, residents: Residents, version: str, keys: ApiKeys | None) -> None:
+    """The protocol's routes. `keys`: those that open the index, which tells of versions that are not served too."""
 
     @app.get("/v2")
     @app.get("/v2/", include_in_schema=False)
@@ -57,24 +82,12 @@ def add_protocol(app: FastAPI, residents: Residents, version: str) -> None:
         is_ready = bool(route.targets) if model_version is None else _revision(route, model_version) is not None
         return JSONResponse({"name": name, "ready": is_ready}, 200 if is_ready else 503)
 
-    @app.post("/v2/repository/index")
-    async def index(request: Request) -> list[dict[str, Any]]:
+    @app.post("/v2/repository/index", tags=["repository"])
+    async def index(request: Request) -> list[Indexed]:
         """Model repository extension: every version that is here, with `{"ready": true}` only those that answer."""
-        entries = _entries(residents)
-        return [entry for entry in entries if entry["state"] == "READY"] if await _only_ready(request) else entries
-
-
-def _entries(residents: Residents) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": resident.resource.name,
-            "version": hosted.spec.version,
-            "state": STATES.get(hosted.state, "LOADING"),
-            "reason": hosted.failure.reason.value if hosted.failure and hosted.state is RevisionState.FAILED else "",
-        }
-        for resident in residents
-        for hosted in resident.hosted
-    ]
+        if keys is not None:
+            request.state.key = keys.name_of(fields_of(request.scope))
+        return list(indexed(residents, only_ready=await _only_ready(request)))
 
 
 async def _only_ready(request: Request) -> bool:
