@@ -12,8 +12,10 @@ from google.protobuf.message import Message
 from podium.grpc_oip import open_inference_pb2 as pb
 from podium.grpc_oip.caller import Caller, answer_metadata, caller_of, fields_of
 from podium.grpc_oip.connections import longest_age_s, server_options
-from podium.grpc_oip.tensors import read_inputs, write_outputs
+from podium.grpc_oip.tensors import placed, read_inputs, written
+from podium.grpc_oip.wire import InferMessage
 from podium.http.inference.front import Door
+from podium.http.inference.oip import release
 from podium.http.pages.protocol_v2 import ANY_KIND, EXTENSIONS, indexed, platform
 from podium.http.transport.access_log import Access
 from podium.http.transport.errors import answer_for
@@ -44,8 +46,8 @@ CODES = {
 }
 """From the one table of statuses; any other is INTERNAL."""
 
-Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message)
+Request = TypeVar("Request")
+Response = TypeVar("Response", bound=Message | bytes)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -61,20 +63,20 @@ class GrpcService:
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """All methods of the service."""
-        calls: dict[str, tuple[type[Message], Callable[[Any, Context], Awaitable[Message]]]] = {
-            "ServerLive": (pb.ServerLiveRequest, self._live),
-            "ServerReady": (pb.ServerReadyRequest, self._ready),
-            "ServerMetadata": (pb.ServerMetadataRequest, self._metadata),
-            "ModelReady": (pb.ModelReadyRequest, self._model_ready),
-            "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
-            "ModelInfer": (pb.ModelInferRequest, self._infer),
-            "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
+        calls: dict[str, tuple[Callable[[bytes], object], Callable[[Any, Context], Awaitable[Message | bytes]]]] = {
+            "ServerLive": (pb.ServerLiveRequest.FromString, self._live),
+            "ServerReady": (pb.ServerReadyRequest.FromString, self._ready),
+            "ServerMetadata": (pb.ServerMetadataRequest.FromString, self._metadata),
+            "ModelReady": (pb.ModelReadyRequest.FromString, self._model_ready),
+            "ModelMetadata": (pb.ModelMetadataRequest.FromString, self._model_metadata),
+            "ModelInfer": (InferMessage.of, self._infer),
+            "RepositoryIndex": (pb.RepositoryIndexRequest.FromString, self._index),
         }
         methods = {
             name: grpc.unary_unary_rpc_method_handler(
-                _answered(call), request_deserializer=request.FromString, response_serializer=_serialized
+                _answered(call), request_deserializer=read, response_serializer=_serialized
             )
-            for name, (request, call) in calls.items()
+            for name, (read, call) in calls.items()
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -110,8 +112,9 @@ class GrpcService:
             response.models.add(name=each.name, version=each.version, state=each.state, reason=each.reason)
         return response
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def _infer(self, message: InferMessage, context: Context) -> bytes:
         """Counted, pinned, traced, logged and bounded in time like a request over HTTP."""
+        request = message.head
         admitted = self._admission.enter()
         caller = caller_of(context.invocation_metadata(), request.id)
         account = account_of(caller.trace, self._door.spans, None)
@@ -127,7 +130,7 @@ class GrpcService:
                 revision = self._admission.pin(admitted, request.model_name, wanted, *ANY_KIND)
                 context.set_trailing_metadata(answer_metadata(caller, revision))
                 deadline = admitted.deadline(context.time_remaining())
-                response = await self._run(request, caller, revision, deadline)
+                response = await self._run(message, caller, revision, deadline)
             status = 200
             return response
         except Exception as error:
@@ -149,25 +152,29 @@ class GrpcService:
         )
         self._door.access_log.write(log_entry)
 
-    async def _run(
-        self, request: pb.ModelInferRequest, caller: Caller, revision: LiveRevision, deadline: float
-    ) -> pb.ModelInferResponse:
-        inputs = read_inputs(request)
+    async def _run(self, message: InferMessage, caller: Caller, revision: LiveRevision, deadline: float) -> bytes:
+        inputs, counts = read_inputs(message), revision.body_counts
         revision.contract.check(inputs)
-        wanted = [output.name for output in request.outputs]
+        wanted = [output.name for output in message.head.outputs]
         revision.contract.check_outputs(wanted)
+        raw_bytes = sum(map(len, message.raw))
         # The message keeps them on the heap until it is answered, beside what bodies of HTTP hold.
-        with self._door.receiving.room(sum(map(len, request.raw_input_contents))):
-            outputs = await revision.infer(inputs, caller.request_id, deadline)
+        with self._door.receiving.room(raw_bytes):
+            counts.in_bytes += raw_bytes
+            # A model's batch is formed out of the message: its slots are written once, whoever else is in it.
+            if revision.spec.graph is not None and message.raw:
+                inputs = placed(inputs, self._door.receiving.arena, counts)
+            try:
+                outputs = await revision.infer(inputs, caller.request_id, deadline)
+            finally:
+                release(inputs)
         try:
             response = pb.ModelInferResponse(
-                model_name=revision.resource.name, model_version=revision.spec.version, id=request.id
+                model_name=revision.resource.name, model_version=revision.spec.version, id=message.head.id
             )
-            write_outputs(response, _chosen(outputs, wanted))
-            return response
+            return written(response, _chosen(outputs, wanted), counts)
         finally:
-            for tensor in outputs.values():
-                tensor.release()
+            release(outputs)
 
     def _check_key(self, context: Context) -> str | None:
         """Name of the key; None where none is needed. Raises UnauthorizedError."""
@@ -221,8 +228,8 @@ def _answered(
     return answer
 
 
-def _serialized(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialized(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def _chosen(outputs: dict[str, Tensor], wanted: list[str]) -> dict[str, Tensor]:

@@ -5,9 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from podium.errors import InvalidInput
-from podium.grpc_oip.open_inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
+from podium.grpc_oip.open_inference_pb2 import InferTensorContents, ModelInferResponse
+from podium.grpc_oip.wire import InferMessage, answer
+from podium.http.inference.oip import release
+from podium.ipc.arena import Arena
+from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor, check_layout, element_ends
 from podium.serving.revisions.named_tensors import MAX_TENSORS, check_elements, parse_dtype, parse_shape
+from podium.telemetry.counting import BodyCounts
 from podium_crds.tensors import DType
 
 CONTENTS: Mapping[DType, str] = {
@@ -27,11 +32,11 @@ CONTENTS: Mapping[DType, str] = {
 """Where typed elements are. FP16 has none: it travels raw."""
 
 
-def read_inputs(request: ModelInferRequest) -> dict[str, Tensor]:
-    """The request's tensors, on the heap. Raises InvalidInput."""
+def read_inputs(message: InferMessage) -> dict[str, Tensor]:
+    """The request's tensors, on the heap, raw ones within the message. Raises InvalidInput."""
+    request, raw = message.head, message.raw
     if not 1 <= len(request.inputs) <= MAX_TENSORS:
         raise InvalidInput(f"a request has 1 to {MAX_TENSORS} inputs, this one {len(request.inputs)}")
-    raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(
             f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; expected one each, or none"
@@ -52,14 +57,37 @@ def read_inputs(request: ModelInferRequest) -> dict[str, Tensor]:
     return found
 
 
-def write_outputs(response: ModelInferResponse, outputs: Mapping[str, Tensor]) -> None:
-    """Adds the outputs, raw. Their bytes are copied."""
+def placed(inputs: Mapping[str, Tensor], arena: Arena, counts: BodyCounts) -> dict[str, Tensor]:
+    """The same, large ones copied into slots, for steps that would each do so; owned by the caller. Raises
+    ArenaExhausted."""
+    found: dict[str, Tensor] = {}
+    try:
+        for name, tensor in inputs.items():
+            if tensor.nbytes <= INLINE_BYTES:
+                found[name] = tensor
+                continue
+            slot = found[name] = arena.tensor(tensor.dtype, tensor.shape, tensor.nbytes)
+            slot.data[:] = tensor.data
+            found[name] = arena.seal(slot)
+            counts.in_copies += 1
+            counts.in_copied_bytes += tensor.nbytes
+    except BaseException:
+        release(found)
+        raise
+    return found
+
+
+def written(response: ModelInferResponse, outputs: Mapping[str, Tensor], counts: BodyCounts) -> bytes:
+    """The message with the outputs, raw. Their bytes are copied. Raises BodyTooLargeError."""
     for name, tensor in outputs.items():
         response.outputs.add(name=name, datatype=tensor.dtype.value, shape=tensor.shape)
-        response.raw_output_contents.append(bytes(tensor.data))
+        counts.out_bytes += tensor.nbytes
+        counts.out_copies += 1
+        counts.out_copied_bytes += tensor.nbytes
+    return answer(response, outputs.values())
 
 
-def _raw(dtype: DType, shape: tuple[int, ...], data: bytes) -> Tensor:
+def _raw(dtype: DType, shape: tuple[int, ...], data: memoryview | bytes) -> Tensor:
     check_layout(dtype, shape, len(data))
     tensor = Tensor(dtype, shape, memoryview(data))
     if dtype is DType.BYTES:
