@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,10 @@ from e2e.probers.load import NUMBER, Load, Sender
 from tests.runtime.serving.builders import CODE, SLOW_CODE, a_revision, an_assignment
 from tests.runtime.serving.processes import KEY, RunningPod, running_pod, until, write_mount
 
+from podium_crds.assignment import Batching
+from podium_crds.batching import PaddingSpec, RaggedSpec
 from podium_crds.keys import ADMIN_REPORT_PATH
+from podium_crds.tensors import DType, TensorSpec
 from podium_crds.token import admin_token
 
 PREDICT = "/v1/models/scale:predict"
@@ -95,6 +99,71 @@ async def test_a_new_revision_warms_up_at_the_sizes_that_batches_have_now(tmp_pa
         pod.push(an_assignment(2, first, second))
         await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-3") and r.revision("scale-3").state == "Ready")
     assert log.read_text().split() == ["1", "3", "5", "8"]
+
+
+LENGTHS_CODE = """
+import json
+import numpy as np
+from podium import Model
+
+class Scale(Model):
+    def load(self, ctx):
+        self.log = ctx.parameters.get("log")
+
+    def infer(self, inputs):
+        ids = inputs["ids"]
+        if self.log:
+            with open(self.log, "a") as log:
+                log.write(json.dumps(list(ids.shape)) + "\\n")
+        return {"y": ids.sum(axis=tuple(range(1, ids.ndim))) if ids.ndim > 1 else ids}
+"""
+IDS = (TensorSpec(name="ids", dtype=DType.INT64, shape=(-1, -1)),)
+SUMS = (TensorSpec(name="y", dtype=DType.INT64, shape=(-1,)),)
+
+
+@pytest.mark.parametrize("mode", ["padding", "ragged"])
+async def test_a_new_revision_warms_up_at_the_lengths_that_batches_have_now(tmp_path: Path, mode: str) -> None:
+    log = tmp_path / "shapes"
+    padding, ragged = (PaddingSpec(input="ids"),), RaggedSpec(inputs=("ids",), lengths_input="lengths", outputs=("y",))
+    variable = {"padding": padding} if mode == "padding" else {"ragged": ragged}
+    fields: dict[str, Any] = {"code": LENGTHS_CODE, "inputs": IDS, "outputs": SUMS if mode == "padding" else ()}
+    with running_pod(tmp_path) as pod:
+        first = a_revision(2, **fields, batching=Batching(max_batch_size=8, **variable))
+        few = Batching(max_batch_size=8, max_batch_elements=64, **variable)
+        second = a_revision(3, **fields, batching=few, parameters={"log": str(log)})
+        pod.push(an_assignment(1, first))
+        await asyncio.to_thread(pod.serves, "scale-2")
+        async with httpx.AsyncClient(base_url=pod.url) as client:
+            for length in (40, 10, 11, 10):  # 10 and 11 are of one class
+                (await client.post(PREDICT, json={"inputs": {"ids": [[1] * length]}})).raise_for_status()
+        pod.push(an_assignment(2, first, second))
+        await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-3") and r.revision("scale-3").state == "Ready")
+    shapes = [tuple(json.loads(line)) for line in log.read_text().splitlines()]
+    expected = [(1, 1), (8, 1), (1, 11), (5, 11), (1, 40)]  # of 64 elements a batch may have five rows of 11, one of 40
+    assert shapes == (expected if mode == "padding" else [(rows * length,) for rows, length in expected])
+
+
+async def test_lengths_that_there_is_no_time_for_are_left_out_of_a_warm_up_which_does_not_fail(tmp_path: Path) -> None:
+    log, lengths = tmp_path / "shapes", (10, 13, 17, 22, 28, 36, 46, 60)
+    slow = LENGTHS_CODE.replace("import json", "import json, time").replace(
+        "if self.log:", "if self.log:\n            time.sleep(0.4)"
+    )
+    fields: dict[str, Any] = {
+        "inputs": IDS,
+        "outputs": SUMS,
+        "batching": Batching(max_batch_size=8, padding=(PaddingSpec(input="ids"),)),
+    }
+    with running_pod(tmp_path) as pod:
+        first = a_revision(2, code=LENGTHS_CODE, **fields)
+        second = a_revision(3, code=slow, **fields, parameters={"log": str(log)}, warmup_timeout_seconds=4)
+        pod.push(an_assignment(1, first))
+        await asyncio.to_thread(pod.serves, "scale-2")
+        async with httpx.AsyncClient(base_url=pod.url) as client:
+            for length in lengths:
+                (await client.post(PREDICT, json={"inputs": {"ids": [[1] * length]}})).raise_for_status()
+        pod.push(an_assignment(2, first, second))
+        await asyncio.to_thread(pod.reports, lambda r: r.revision("scale-3") and r.revision("scale-3").state == "Ready")
+    assert 2 < len(log.read_text().splitlines()) < 2 + 2 * len(lengths)
 
 
 async def test_traffic_is_split_exactly_by_weight(tmp_path: Path) -> None:

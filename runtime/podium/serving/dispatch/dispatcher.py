@@ -118,6 +118,7 @@ class Dispatcher:
         self.backlog.is_padded = bool(batching.padding)
         self.layouts = Layouts(batching)
         self._sender.joining = Joining(batching)
+        self.tally.lengths.tune(batching)
         self._weigh()
 
     def fall_behind(self, holders: int) -> None:
@@ -228,7 +229,7 @@ class Dispatcher:
             batch = [pinned.popleft()]
             if not pinned:
                 del self._pinned[instance]
-            why = Closed.IDLE
+            why = Closed.WARM_UP
         else:
             is_retry = self.backlog.has_retries
             batch = self.backlog.take(now, workers=len(self._instances), is_idle=not self.hands)

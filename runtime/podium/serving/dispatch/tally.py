@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from podium.batching.lengths import LengthsSeen
 from podium.batching.policy import BatchPolicy
 from podium.batching.queue import Waiting
 from podium.telemetry.histogram import Histogram
@@ -24,6 +25,8 @@ class Closed(StrEnum):
     """Handed over before the worker was free, so that it never pauses."""
     RETRY = "retry"
     """A part of a batch that had failed."""
+    WARM_UP = "warm_up"
+    """For one worker alone, before it is asked."""
 
 
 def why_closed(batch: Sequence[Waiting], policy: BatchPolicy, now: float) -> Closed:
@@ -87,6 +90,8 @@ class Tally:
     """Elements of padded inputs as requests brought them, and as the model got them."""
     batch_sizes: Counter[int] = field(default_factory=Counter)
     """Rows → number of batches of that size."""
+    lengths: LengthsSeen = field(default_factory=LengthsSeen)
+    """Of batches whose requests may differ in length."""
     closed: Counter[Closed] = field(default_factory=Counter)
     shed: Counter[Shed] = field(default_factory=Counter)
     fill: Histogram = field(default_factory=lambda: Histogram(FRACTION_BOUNDS))
@@ -106,4 +111,6 @@ class Tally:
         """A batch went to a worker."""
         self.batch_sizes[rows] += 1
         self.closed[why] += 1
+        if why is not Closed.WARM_UP:
+            self.lengths.saw(batch[0].inputs)
         self.queue_s.add_all([now - waiting.arrived for waiting in batch])

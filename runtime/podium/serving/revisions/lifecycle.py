@@ -210,7 +210,7 @@ class HostedRevision:
     async def _warm(self, member: Member, shared: SharedGroup) -> None:
         if shared.is_warm or shared.group is None:
             return
-        await warm_up(member, shared.group, self._groups.rows_in_use(member))
+        await warm_up(member, shared.group, self._groups.in_use(member))
         await smoke_test(member, shared.group)
         shared.is_warm = True
 

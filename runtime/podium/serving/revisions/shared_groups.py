@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from podium.artifacts import ArtifactError, ArtifactStore
+from podium.batching.lengths import InUse, Lengths
 from podium.errors import WorkerLoadError
 from podium.serving.dispatch.codec_group import CodecGroup
 from podium.serving.dispatch.group import PodResources, WorkerGroup
@@ -29,6 +30,8 @@ SHADOW_PART = 16
 """Copies for a candidate may keep one part in so many of the arena."""
 WARMED_SIZES = 4
 """Sizes of batches in use that a new revision warms up on, beside 1 and the largest."""
+WARMED_LENGTHS = 8
+"""Classes of lengths in use that it warms up on, at two sizes each."""
 LOOK_EVERY_S = 0.1
 """While a load waits for memory that others are about to give back."""
 
@@ -155,13 +158,16 @@ class SharedGroups:
         """All that are held, loaded or not."""
         return tuple(self._groups)
 
-    def rows_in_use(self, member: Member) -> tuple[int, ...]:
-        """The commonest sizes of batches that the member has had where it serves now, in another revision."""
+    def in_use(self, member: Member) -> InUse:
+        """The commonest sizes and lengths of batches that the member has where it serves now, in another revision."""
         sizes: Counter[int] = Counter()
+        lengths: list[Lengths] = []
         for shared in self._groups:
             if shared.group is not None and not shared.is_candidate and shared.member.name == member.name:
-                sizes.update(shared.group.stats().batch_sizes)
-        return tuple(rows for rows, _ in sizes.most_common(WARMED_SIZES))
+                tally = shared.group.stats().tally
+                sizes.update(tally.batch_sizes)
+                lengths += [each for each in tally.lengths.commonest(WARMED_LENGTHS) if each not in lengths]
+        return InUse(tuple(rows for rows, _ in sizes.most_common(WARMED_SIZES)), tuple(lengths[:WARMED_LENGTHS]))
 
     async def gone(self) -> None:
         """Waits until every group that was let go of has ended, and its memory is free; bounded by their grace."""

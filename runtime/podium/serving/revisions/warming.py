@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 
+from podium.batching.lengths import InUse
 from podium.errors import ContractBreach, InvalidInput, ModelError, PodiumError
-from podium.ipc.tensor import NUMPY_DTYPES, Tensor
+from podium.ipc.tensor import Tensor
 from podium.serving.dispatch.group import WorkerGroup
 from podium.serving.revisions.contract import Contract, described, disagreement
 from podium.serving.revisions.errors import RevisionFailedError
-from podium.serving.revisions.named_tensors import bytes_elements, parse_tensor, parse_tensors, text_tensor
+from podium.serving.revisions.named_tensors import bytes_elements, parse_tensor, parse_tensors
 from podium.serving.revisions.stream_warming import first_chunks, whole_answer
+from podium.serving.revisions.synthesis import batches
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Member, Probe
 from podium_crds.reasons import Reason
@@ -21,14 +22,13 @@ from podium_crds.tensors import DType, TensorSpec
 
 log = get_logger(__name__)
 
-SYNTHETIC_TEXT = b"warm-up"
-MAX_SYNTHETIC_BYTES = 64 << 20
-"""A synthesized batch above this is left out: it would fill the arena for a guess."""
+LENGTHS_SHARE = 0.5
+"""Part of the time for warm-up after which no batch of a length in use is begun: it is no reason to fail."""
 
 
-async def warm_up(member: Member, group: WorkerGroup, rows_in_use: Sequence[int] = ()) -> None:
-    """Sends each warm-up request to every instance, else synthesized batches: of 1, of the largest size, and of
-    `rows_in_use`, which batches of the model have at present.
+async def warm_up(member: Member, group: WorkerGroup, in_use: InUse = InUse()) -> None:  # noqa: B008 - frozen
+    """Sends each warm-up request to every instance, else synthesized batches (podium.serving.revisions.synthesis).
+    `in_use`: what batches of the model have at present.
 
     Raises RevisionFailedError: WarmupFailed for a declared request that fails or a worker that dies, ContractMismatch
     for outputs that are not what the resource declares. A model that only refuses a synthesized batch is not judged.
@@ -40,7 +40,7 @@ async def warm_up(member: Member, group: WorkerGroup, rows_in_use: Sequence[int]
             for inputs in warmed:
                 await _on_every_instance(member, group, inputs, Reason.WARMUP_FAILED)
             if not member.warmup and member.inputs:
-                warmed = await _synthesized(member, group, rows_in_use)
+                warmed = await _synthesized(member, group, in_use)
             if group.infers:
                 group.set_warm_up(warmed)
     except TimeoutError as error:
@@ -69,22 +69,26 @@ async def smoke_test(member: Member, group: WorkerGroup) -> None:
         _release(outputs)
 
 
-async def _synthesized(member: Member, group: WorkerGroup, rows_in_use: Sequence[int]) -> list[dict[str, Tensor]]:
-    """Returns the batches that the model took."""
+async def _synthesized(member: Member, group: WorkerGroup, in_use: InUse) -> list[dict[str, Tensor]]:
+    """Returns the batches that a restarted worker runs on too: those that the model took, without the lengths in use,
+    for which requests would have to wait."""
     taken: list[dict[str, Tensor]] = []
-    largest = member.batching.max_batch_size
-    for rows in sorted({1, largest, *(rows for rows in rows_in_use if 0 < rows < largest)}):
-        inputs = {spec.name: _filled(spec, rows) for spec in member.inputs if not spec.optional}
-        if sum(tensor.nbytes for tensor in inputs.values()) > MAX_SYNTHETIC_BYTES:
+    clock = asyncio.get_running_loop().time
+    due = clock() + LENGTHS_SHARE * member.warmup_timeout_seconds
+    for batch in batches(member, in_use):
+        if batch.has_lengths and clock() >= due:
+            log.info("lengths_left_out_of_warm_up", member=member.name, share=LENGTHS_SHARE)
             break
         try:
-            await _on_every_instance(member, group, inputs, Reason.WARMUP_FAILED)
+            await _on_every_instance(member, group, batch.inputs, Reason.WARMUP_FAILED)
         except RevisionFailedError as error:
             if error.reason is Reason.CONTRACT_MISMATCH or not isinstance(error.__cause__, ModelError | InvalidInput):
                 raise
-            log.warning("synthesized_warm_up_refused", member=member.name, rows=rows, problem=str(error))
+            shapes = {name: list(tensor.shape) for name, tensor in batch.inputs.items()}
+            log.warning("synthesized_warm_up_refused", member=member.name, shapes=shapes, problem=str(error))
             break
-        taken.append(inputs)
+        if not batch.has_lengths:
+            taken.append(batch.inputs)
     return taken
 
 
@@ -133,15 +137,6 @@ def _check_outputs(member: Member, expected: Sequence[TensorSpec], outputs: Mapp
 
 def _inputs(probe: Probe, contract: Contract) -> dict[str, Tensor]:
     return parse_tensors(dict(probe.inputs), contract)
-
-
-def _filled(spec: TensorSpec, rows: int) -> Tensor:
-    """Zeros (or a short text) of the declared shape: the batch is `rows` where it is free, other free sizes are 1."""
-    batch = rows if spec.shape[0] == -1 else spec.shape[0]
-    shape = (batch, *(1 if dim == -1 else dim for dim in spec.shape[1:]))
-    if spec.dtype is DType.BYTES:
-        return text_tensor([SYNTHETIC_TEXT] * prod(shape), shape)
-    return Tensor.from_array(np.zeros(shape, NUMPY_DTYPES[spec.dtype]))
 
 
 def _compare(member: Member, contract: Contract, probe: Probe, outputs: Mapping[str, Tensor]) -> None:
