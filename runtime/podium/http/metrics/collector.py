@@ -115,6 +115,7 @@ class PodCollector(Collector):
         depth = GaugeMetricFamily("podium_queue_depth", "Requests waiting for a worker", labels=MEMBER_LABELS)
         looping = GaugeMetricFamily("podium_workers_crash_looping", "Workers that keep dying", labels=MEMBER_LABELS)
         states = GaugeMetricFamily("podium_workers", "Worker processes by state", labels=[*MEMBER_LABELS, "state"])
+        held = GaugeMetricFamily("podium_arena_held_bytes", "Arena that a model keeps views of", labels=MEMBER_LABELS)
         sizes = HistogramMetricFamily("podium_batch_size", "Rows of each batch", labels=MEMBER_LABELS)
         copies, copied = _copy_families()
         add_body_copies(shown, copies, copied)
@@ -132,6 +133,7 @@ class PodCollector(Collector):
                     for state, count in stats.instances.items():
                         states.add_metric([*labels, state.value], count)
                     depth.add_metric(labels, stats.queue_depth)
+                    held.add_metric(labels, stats.held_bytes)
                     sizes.add_metric(labels, *_batch_buckets(stats.batch_sizes))
                     copies.add_metric([*labels, "gather"], stats.copies.gathers)
                     copies.add_metric([*labels, "store"], stats.copies.stores)
@@ -140,7 +142,7 @@ class PodCollector(Collector):
                     tallies.append((labels, stats.tally))
                     if stats.llm is not None:
                         measured.append((labels, stats.llm))
-        yield from (restarts, looping, states, depth, sizes, copies, copied)
+        yield from (restarts, looping, states, depth, held, sizes, copies, copied)
         yield from batch_series(tallies)
         yield from llm_series(measured)
 

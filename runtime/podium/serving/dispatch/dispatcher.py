@@ -69,7 +69,7 @@ class Dispatcher:
         self._instances: list[Supervisor] = []
         self._pinned: dict[Supervisor, deque[Waiting]] = {}
         """Worker → warm-up requests that it alone shall run, before all others."""
-        self._held = HeldInputs(pod.arena)
+        self.held_inputs = HeldInputs(pod.arena)
         self._output_size = OutputSize.of(member.outputs)
         self._ahead = HandAhead(self.backlog, self.hands)
         self._answers = Answers(pod.arena, self.outcomes, self.policy, self._output_size, self.tally, clock)
@@ -314,7 +314,7 @@ class Dispatcher:
         self.hands.pop(instance)
         now = self.clock()
         self._pass_credit_on(instance, running, now)
-        self._held.heard(instance, message.held)
+        self.held_inputs.heard(instance, message.held)
         try:
             if isinstance(message, Reply):
                 self._answers.learn(running, message.run_s, now)
@@ -344,7 +344,7 @@ class Dispatcher:
         return next(lane for lane in self._lanes if instance in lane.instances)
 
     def _died(self, instance: Supervisor, how: str, begun: int | None) -> None:
-        self._held.forget(instance)
+        self.held_inputs.forget(instance)
         what = f"the worker of {self.member.name} {how}"
         self.outcomes.fail(list(self._pinned.pop(instance, ())), WorkerDied(what, started=False))
         for running in self.hands.pop_all(instance):

@@ -86,6 +86,8 @@ class GroupStats:
     crash_looping: int
     """Instances that keep dying, between two deaths too: a moment of readiness is no end of it."""
     restarts: int
+    held_bytes: int
+    """Of the arena, that the model looks at beyond the requests they were for."""
     private_bytes: int
     shared_bytes: int
     llm: LlmStats | None
@@ -320,6 +322,7 @@ class WorkerGroup:
             instances={state: states.count(state) for state in InstanceState},
             crash_looping=sum(instance.is_crash_looping for instance in self._instances),
             restarts=sum(instance.restarts for instance in self._instances),
+            held_bytes=self._work.held_inputs.nbytes,
             private_bytes=sum(instance.private_bytes for instance in self._instances),
             shared_bytes=max((instance.shared_bytes for instance in self._instances), default=0),
             llm=added_up([instance.measured for instance in self._instances]),

@@ -32,9 +32,17 @@ class HeldInputs:
             log.warning("model_keeps_views", instance=instance.name, slots=len(now), advice="copy what you keep")
         self.arena.ledger.drop_holder(instance.holder, before - now)
         self._held[instance] = now
-        kept_bytes = self.arena.ledger.bytes_of(instance.holder, now)
+        kept_bytes = self._bytes_of(instance)
         if kept_bytes > self.arena.size_bytes // MAX_HELD_SHARE:
             instance.kill(f"its model keeps views of {kept_bytes} bytes of its inputs; copy what must outlive infer")
+
+    @property
+    def nbytes(self) -> int:
+        """What all of them keep, as whole slots."""
+        return sum(self._bytes_of(instance) for instance in self._held)
+
+    def _bytes_of(self, instance: Supervisor) -> int:
+        return self.arena.ledger.bytes_of(instance.holder, self._held[instance])
 
     def forget(self, instance: Supervisor) -> None:
         """Its process is gone, and its leases with it."""
