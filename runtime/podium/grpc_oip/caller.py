@@ -22,21 +22,24 @@ class Caller:
     key: str | None = None
     """Name of the API key."""
 
+    def take_id(self, message_id: str) -> None:
+        """The message's own id, for a call whose metadata has none. An unusable one counts as none."""
+        if self.request_id == self.trace.trace_id and REQUEST_ID.match(message_id.encode()):
+            self.request_id = message_id
+
 
 def fields_of(metadata: Metadata | None) -> Fields:
     """Text metadata as HTTP has headers."""
     return {name.encode(): value.encode() for name, value in metadata or () if isinstance(value, str)}
 
 
-def caller_of(metadata: Metadata | None, message_id: str) -> Caller:
-    """The request's id is that of the metadata, else the message's own, else the trace's. Unusable ones
-    count as none."""
+def caller_of(metadata: Metadata | None) -> Caller:
+    """The request's id is that of the metadata, else the trace's. An unusable one counts as none."""
     fields = fields_of(metadata)
     ids = urandom(SPAN_BYTES + TRACE_BYTES)
     trace = TraceContext.of(fields.get(b"traceparent"), fields.get(b"tracestate"), ids)
-    given = (fields.get(HEADER_REQUEST_ID.encode(), b""), message_id.encode())
-    usable = next((value.decode() for value in given if REQUEST_ID.match(value)), trace.trace_id)
-    return Caller(usable, trace)
+    given = fields.get(HEADER_REQUEST_ID.encode(), b"")
+    return Caller(given.decode() if REQUEST_ID.match(given) else trace.trace_id, trace)
 
 
 def answer_metadata(caller: Caller, revision: LiveRevision | None) -> tuple[tuple[str, str], ...]:

@@ -1,5 +1,6 @@
 """How long a gRPC connection lives, and what its peer may do with it. Pure: options of gRPC's own server."""
 
+from podium.grpc_oip.wire import MAX_HEAD_BYTES
 from podium.http.transport.limits import HEAD_TIMEOUT_S, MAX_CONNECTIONS
 
 AGE_JITTER = 0.1
@@ -15,15 +16,13 @@ LEAST_BETWEEN_PINGS_S = 10.0
 """Clients ping to keep connections through load balancers, tens of seconds apart."""
 STRIKES = 2
 """Pings that came too soon, before their sender is sent away."""
-MESSAGE_OVERHEAD_BYTES = 1 << 20
-"""Beyond the tensors: names, shapes, framing."""
 
 
-def server_options(max_message_bytes: int, age_s: float) -> list[tuple[str, int]]:
+def server_options(max_raw_bytes: int, age_s: float) -> list[tuple[str, int]]:
     """A connection of `age_s` is told to go away (GOAWAY): calls under way are answered on it, and the client's next
     ones come over a new connection, which a Service may give to another pod."""
     return [
-        ("grpc.max_receive_message_length", max_message_bytes + MESSAGE_OVERHEAD_BYTES),
+        ("grpc.max_receive_message_length", max_raw_bytes + MAX_HEAD_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),
         ("grpc.max_connection_age_ms", _ms(age_s)),

@@ -13,7 +13,7 @@ from podium.grpc_oip import open_inference_pb2 as pb
 from podium.grpc_oip.caller import Caller, answer_metadata, caller_of, fields_of
 from podium.grpc_oip.connections import longest_age_s, server_options
 from podium.grpc_oip.tensors import placed, read_inputs, written
-from podium.grpc_oip.wire import InferMessage
+from podium.grpc_oip.wire import InferMessage, read
 from podium.http.inference.front import Door
 from podium.http.inference.oip import release
 from podium.http.pages.protocol_v2 import ANY_KIND, EXTENSIONS, indexed, platform
@@ -46,9 +46,10 @@ CODES = {
 }
 """From the one table of statuses; any other is INTERNAL."""
 
-Request = TypeVar("Request")
-Response = TypeVar("Response", bound=Message | bytes)
+Request = TypeVar("Request", bound=Message)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Call: TypeAlias = Callable[[bytes, Context], Awaitable[Message | bytes]]
+"""Gets the serialized request."""
 
 
 class GrpcService:
@@ -63,20 +64,18 @@ class GrpcService:
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """All methods of the service."""
-        calls: dict[str, tuple[Callable[[bytes], object], Callable[[Any, Context], Awaitable[Message | bytes]]]] = {
-            "ServerLive": (pb.ServerLiveRequest.FromString, self._live),
-            "ServerReady": (pb.ServerReadyRequest.FromString, self._ready),
-            "ServerMetadata": (pb.ServerMetadataRequest.FromString, self._metadata),
-            "ModelReady": (pb.ModelReadyRequest.FromString, self._model_ready),
-            "ModelMetadata": (pb.ModelMetadataRequest.FromString, self._model_metadata),
-            "ModelInfer": (InferMessage.of, self._infer),
-            "RepositoryIndex": (pb.RepositoryIndexRequest.FromString, self._index),
+        calls: dict[str, Call] = {
+            "ServerLive": _read(pb.ServerLiveRequest, self._live),
+            "ServerReady": _read(pb.ServerReadyRequest, self._ready),
+            "ServerMetadata": _read(pb.ServerMetadataRequest, self._metadata),
+            "ModelReady": _read(pb.ModelReadyRequest, self._model_ready),
+            "ModelMetadata": _read(pb.ModelMetadataRequest, self._model_metadata),
+            "ModelInfer": self._infer,
+            "RepositoryIndex": _read(pb.RepositoryIndexRequest, self._index),
         }
         methods = {
-            name: grpc.unary_unary_rpc_method_handler(
-                _answered(call), request_deserializer=read, response_serializer=_serialized
-            )
-            for name, (read, call) in calls.items()
+            name: grpc.unary_unary_rpc_method_handler(_answered(call), response_serializer=_serialized)
+            for name, call in calls.items()
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -112,11 +111,10 @@ class GrpcService:
             response.models.add(name=each.name, version=each.version, state=each.state, reason=each.reason)
         return response
 
-    async def _infer(self, message: InferMessage, context: Context) -> bytes:
-        """Counted, pinned, traced, logged and bounded in time like a request over HTTP."""
-        request = message.head
+    async def _infer(self, raw: bytes, context: Context) -> bytes:
+        """Counted, pinned, traced, logged and bounded in time like a request over HTTP; read once its key is known."""
         admitted = self._admission.enter()
-        caller = caller_of(context.invocation_metadata(), request.id)
+        caller = caller_of(context.invocation_metadata())
         account = account_of(caller.trace, self._door.spans, None)
         if account is not None:
             caller.trace = caller.trace.sampled()
@@ -126,8 +124,11 @@ class GrpcService:
         try:
             with account.kept() if account is not None else nullcontext():
                 caller.key = self._check_key(context)
-                wanted = request.model_version or None
-                revision = self._admission.pin(admitted, request.model_name, wanted, *ANY_KIND)
+                message = InferMessage.of(raw, pb.ModelInferRequest)
+                caller.take_id(message.head.id)
+                context.set_trailing_metadata(answer_metadata(caller, None))
+                wanted = message.head.model_version or None
+                revision = self._admission.pin(admitted, message.head.model_name, wanted, *ANY_KIND)
                 context.set_trailing_metadata(answer_metadata(caller, revision))
                 deadline = admitted.deadline(context.time_remaining())
                 response = await self._run(message, caller, revision, deadline)
@@ -210,12 +211,22 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
 
-def _answered(
-    call: Callable[[Request, Context], Awaitable[Response]],
-) -> Callable[[Request, Context], Awaitable[Response]]:
-    async def answer(request: Request, context: Context) -> Response:
+def _read(kind: type[Request], answer: Callable[[Request, Context], Awaitable[Message]]) -> Call:
+    """A call whose request protobuf reads whole."""
+
+    async def call(raw: bytes, context: Context) -> Message:
+        return await answer(read(kind, raw), context)
+
+    return call
+
+
+def _answered(call: Call) -> Call:
+    """With errors as status codes. gRPC's own deserializers have none for a message that is none: it would log a
+    traceback for each."""
+
+    async def answer(raw: bytes, context: Context) -> Message | bytes:
         try:
-            return await call(request, context)
+            return await call(raw, context)
         except asyncio.CancelledError:
             raise
         except Exception as error:

@@ -117,6 +117,46 @@ def test_the_access_log_has_a_line_of_each_call_as_of_each_request(server: Serve
     assert "payload!" not in everything
 
 
+METHODS = (
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelInfer",
+    "RepositoryIndex",
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"\x0a\xff" + bytes(1 << 19)])
+def test_bytes_that_are_no_message_are_refused_without_a_traceback(server: Server, method: str, garbage: bytes) -> None:
+    lines = len(server.lines)
+    with grpc.insecure_channel(address(server)) as channel:
+        call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}", bytes, bytes)
+        sent = call.future(garbage, timeout=20, metadata=(*BEARER, ("x-request-id", f"r-{method}")))
+        assert sent.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert dict(sent.trailing_metadata())["podium-code"] == "invalid_input"
+    if method == "ModelInfer":
+        assert "422" in line_of(server, "r-ModelInfer")
+    assert not [line for line in server.lines[lines:] if "Traceback" in line or "DecodeError" in line]
+
+
+def test_a_call_without_a_key_is_refused_before_it_is_read(server: Server) -> None:
+    with grpc.insecure_channel(address(server)) as channel:
+        call = channel.unary_unary(PATH, bytes, bytes)
+        assert call.future(b"\xff\xff\xff", timeout=20).code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_id_in_the_message_is_the_calls_where_the_metadata_has_none(server: Server) -> None:
+    request = a_raw(bytes(8))
+    request.id = "r-of-the-message"  # type: ignore[attr-defined]
+    infer(address(server), request, metadata=BEARER)
+    assert PATH in line_of(server, "r-of-the-message")
+    infer(address(server), request, metadata=(*BEARER, ("x-request-id", "r-of-the-metadata")))
+    assert PATH in line_of(server, "r-of-the-metadata")
+
+
 def index(server: Server, **more: object) -> dict[str, tuple[str, str, str]]:
     with grpc.insecure_channel(address(server)) as channel:
         call = channel.unary_unary(

@@ -1,4 +1,6 @@
-"""Raw tensors taken out of messages and put into them, against protobuf: whatever bytes come, both read the same."""
+"""Raw tensors taken out of messages and put into them, against protobuf: whatever bytes come, both read the same.
+
+The messages are those of another project's client: two descriptions of one protocol do not fit into one process."""
 
 import mmap
 from collections.abc import Callable
@@ -8,9 +10,18 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
-from podium.grpc_oip.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from podium.grpc_oip.wire import MAX_FIELDS, MAX_LENGTH_BYTES, MAX_MESSAGE_BYTES, InferMessage, answer, split
+from podium.errors import InvalidInput
+from podium.grpc_oip.wire import (
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    MAX_LENGTH_BYTES,
+    MAX_MESSAGE_BYTES,
+    InferMessage,
+    answer,
+    split,
+)
 from podium.http.transport.errors import BodyTooLargeError
 from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor
@@ -110,8 +121,8 @@ def test_a_message_is_read_or_refused_as_protobuf_does_whatever_its_size(message
     padding = ModelInferRequest(raw_input_contents=[bytes(INLINE_BYTES)]).SerializeToString()
     for given_message, more in ((message, []), (padding + message, [bytes(INLINE_BYTES)])):
         try:
-            found = InferMessage.of(given_message)
-        except DecodeError:
+            found = InferMessage.of(given_message, ModelInferRequest)
+        except InvalidInput:
             assert whole is None
             continue
         assert whole is not None
@@ -123,13 +134,31 @@ def test_a_message_is_read_or_refused_as_protobuf_does_whatever_its_size(message
 def test_a_large_message_is_not_copied() -> None:
     request = ModelInferRequest(model_name="m", raw_input_contents=[bytes(INLINE_BYTES), b"b"])
     message = request.SerializeToString()
-    found = InferMessage.of(message)
+    found = InferMessage.of(message, ModelInferRequest)
     assert [raw.obj is message for raw in found.raw if isinstance(raw, memoryview)] == [True, True]
 
 
 def test_more_fields_than_a_request_may_have_are_left_to_protobuf() -> None:
     assert split(b"\x3a\x00" * (MAX_FIELDS - 1)) is not None
     assert split(b"\x3a\x00" * (MAX_FIELDS + 1)) is None
+
+
+@pytest.mark.parametrize("field", [b"\x2a\x00", b"\x3a\x00", b"\x22\x00", b"\x42\x00"])
+def test_a_large_message_of_many_small_fields_is_refused_before_protobuf_makes_something_of_it(field: bytes) -> None:
+    many = field * (MAX_HEAD_BYTES // len(field) + 1)
+    with pytest.raises(BodyTooLargeError, match="beside raw_input_contents"):
+        InferMessage.of(many, ModelInferRequest)
+
+
+def test_typed_elements_beyond_what_the_event_loop_can_read_are_refused_and_raw_ones_are_not() -> None:
+    count = MAX_HEAD_BYTES // 4
+    typed = ModelInferRequest(model_name="m")
+    typed.inputs.add(name="x", datatype="FP32", shape=[count]).contents.fp32_contents.extend([1.0] * count)
+    with pytest.raises(BodyTooLargeError, match="send tensors there"):
+        InferMessage.of(typed.SerializeToString(), ModelInferRequest)
+    raw = ModelInferRequest(model_name="m", raw_input_contents=[bytes(count * 4)])
+    raw.inputs.add(name="x", datatype="FP32", shape=[count])
+    assert len(InferMessage.of(raw.SerializeToString(), ModelInferRequest).raw[0]) == count * 4
 
 
 def test_lengths_of_more_bytes_than_any_message_has_are_left_to_protobuf() -> None:
