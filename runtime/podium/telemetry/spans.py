@@ -64,6 +64,8 @@ class OtlpSpans:
                     end_time=self._wall_ns(stage.end),
                 )
             )
+        # The event loop's clock, by which requests begin and end, is coarser than that of the stages.
+        ended = max([answered.ended, *(stage.end for stage in timeline.stages)])
         failed = answered.status >= SERVER_ERROR
         self._processor.on_end(
             ReadableSpan(
@@ -74,7 +76,7 @@ class OtlpSpans:
                 attributes={**answered.attributes, "http.response.status_code": answered.status},
                 kind=SpanKind.SERVER,
                 start_time=self._wall_ns(answered.started),
-                end_time=self._wall_ns(answered.ended),
+                end_time=self._wall_ns(ended),
                 status=Status(StatusCode.ERROR if failed else StatusCode.UNSET),
             )
         )
