@@ -1,12 +1,14 @@
 """Upstream binaries, built once from their Go modules and kept in the user's cache.
 
-`binary("kube-apiserver")` is the whole interface. `gomodules/` pins each module; a binary is built again only when the
-files that pin it change. Where `KUBEBUILDER_ASSETS` is set, the binaries it holds are used instead.
+`binary("kube-apiserver")` is most of the interface. `gomodules/` pins each module; a binary is built again only when
+the files that pin it change. Where `KUBEBUILDER_ASSETS` is set, the binaries it holds are used instead. `module_files`
+gives files of a module that are used as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from .shell import locked, run, say
 
 _MODULES = CLUSTERS / "gomodules"
 _BUILD_TIMEOUT = 1800.0
+_FETCH_TIMEOUT = 300.0
 _FROM_ASSETS = frozenset({"etcd", "kube-apiserver", "kubectl"})
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 
@@ -73,6 +76,19 @@ def binary(name: str) -> Path:
     return target
 
 
+def module_files(module: str, folder: str) -> list[Path]:
+    """The files in a folder of a Go module that `gomodules/` pins by version and go.sum, in the order of their names.
+
+    Fetched through the Go module proxy where the cache lacks them. Raises ClusterError.
+    """
+    target = cache_dir() / "modules" / f"{module}-{_digest(module)}" / folder.replace("/", "-")
+    if not target.exists():
+        with locked(cache_dir() / "modules" / ".lock", timeout=_FETCH_TIMEOUT):
+            if not target.exists():
+                _fetch(module, folder, target)
+    return sorted(target.iterdir())
+
+
 def version(name: str) -> str:
     """The pinned version of a binary, such as `v1.35.4`."""
     source = _SOURCES[name]
@@ -83,11 +99,31 @@ def version(name: str) -> str:
 
 
 def _folder(source: _Source) -> Path:
-    digest = hashlib.sha256()
-    for file in sorted((_MODULES / source.module).iterdir()):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
     name = next(name for name, other in _SOURCES.items() if other.pinned == source.pinned)
-    return cache_dir() / "bin" / f"{source.module}-{version(name)}-{digest.hexdigest()[:12]}"
+    return cache_dir() / "bin" / f"{source.module}-{version(name)}-{_digest(source.module)}"
+
+
+def _digest(module: str) -> str:
+    """Of the files that pin a module."""
+    digest = hashlib.sha256()
+    for file in sorted((_MODULES / module).iterdir()):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _fetch(module: str, folder: str, target: Path) -> None:
+    """Download the one module that gomodules/<module>/go.mod names, checked against its go.sum, and keep the folder."""
+    say(f"  {module}: fetching its Go module")
+    told = run(
+        [_go(), "mod", "download", "-json"],
+        cwd=_MODULES / module,
+        env={"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"},
+        timeout=_FETCH_TIMEOUT,
+    )
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copytree(Path(json.loads(told)["Dir"]) / folder, partial, copy_function=shutil.copyfile)
+    partial.chmod(0o755)
+    partial.rename(target)
 
 
 def _build(name: str, source: _Source, target: Path) -> None:
