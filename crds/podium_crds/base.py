@@ -244,3 +244,6 @@ def json_bytes(value: object) -> int:
 
 UNORDERED = Canonical(lambda items: sorted(items, key=canonical_json))
 """For lists whose order means nothing."""
+
+UNHASHED = Canonical(lambda _: None)
+"""For a field that makes no revision inside an object whose other fields do."""

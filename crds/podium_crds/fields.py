@@ -22,7 +22,7 @@ SHAPE_FIELDS = frozenset(
 )
 """What needs a new pod. The Secret with the API keys is mounted by its name, so another name is another mount; what is
 in it changes without one. So do the names of the credential Secrets of the members, since pods mount them. gRPC is a
-port of the container and a listener of its process."""
+port of the container and a listener of its process. `exposure.gateway` is nothing of a pod, and marked UNHASHED."""
 
 LOAD_FIELDS = frozenset(
     {

@@ -45,7 +45,7 @@ class Condition(Lenient):
     """One aspect of the state of the resource, as metav1.Condition."""
 
     type: Annotated[str, Field(max_length=63)]
-    """Ready, Available, Progressing, UpToDate, Validated, ArtifactsReady or Degraded."""
+    """Ready, Available, Progressing, UpToDate, Validated, ArtifactsReady, Routed or Degraded."""
     status: ConditionStatus
     """True, False or Unknown."""
     reason: Annotated[str, Form(r"^[A-Za-z][A-Za-z0-9]*$", "one word in CamelCase"), Field(max_length=63)]

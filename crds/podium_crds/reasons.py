@@ -4,7 +4,8 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Condition types of both kinds. DEGRADED is present only while abnormal."""
+    """Condition types of both kinds. ROUTED is present only where gateways are asked for, DEGRADED only while
+    abnormal."""
 
     READY = "Ready"
     AVAILABLE = "Available"
@@ -12,6 +13,7 @@ class ConditionType(StrEnum):
     UP_TO_DATE = "UpToDate"
     VALIDATED = "Validated"
     ARTIFACTS_READY = "ArtifactsReady"
+    ROUTED = "Routed"
     DEGRADED = "Degraded"
 
 
@@ -42,4 +44,8 @@ class Reason(StrEnum):
     REFERENCE_NOT_FOUND = "ReferenceNotFound"
     SUSPENDED = "Suspended"
     SCALED_TO_ZERO = "ScaledToZero"
+    ROUTE_ACCEPTED = "RouteAccepted"
+    ROUTE_PENDING = "RoutePending"
+    ROUTE_REJECTED = "RouteRejected"
+    GATEWAY_API_UNAVAILABLE = "GatewayAPIUnavailable"
     RECONCILE_ERROR = "ReconcileError"

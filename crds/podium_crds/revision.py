@@ -76,8 +76,8 @@ class RevisionRecord(Lenient):
     template_version: int = 1
     """Version of the operator's pod builder, pinned like the image."""
     serving: ServingSpec
-    """The pod fields of the spec. `replicas`, `suspend`, `podMetadata` and `rollout` are at their defaults: they make
-    no revision and are read from the live object."""
+    """The pod fields of the spec. `replicas`, `suspend`, `podMetadata`, `rollout` and `exposure.gateway` are at their
+    defaults: they make no revision and are read from the live object."""
     members: tuple[MemberRecord, ...]
     graph: Graph | None = None
     digests: dict[str, Digest] = Field(default_factory=dict)
@@ -334,9 +334,8 @@ def _files(uri: str, configmaps: Mapping[str, Mapping[str, str]], path: str) -> 
 
 
 def _serving(spec: ServingSpec) -> ServingSpec:
-    return ServingSpec.model_validate(
-        {field: getattr(spec, field) for field in ServingSpec.model_fields if field not in UNHASHED_FIELDS}
-    )
+    kept = {field: getattr(spec, field) for field in ServingSpec.model_fields if field not in UNHASHED_FIELDS}
+    return ServingSpec.model_validate({**kept, "exposure": spec.exposure.model_copy(update={"gateway": None})})
 
 
 def _member_load(definition: ModelDefinition, files: Mapping[str, str] | None) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from podium_crds.base import (
+    UNHASHED,
     UNORDERED,
     Canonical,
     JsonObject,
@@ -21,6 +22,7 @@ from podium_crds.base import (
     Strict,
     canonical_json,
 )
+from podium_crds.gateway import GatewayRoute
 from podium_crds.meta import MAX_LABELS, LocalReference
 from podium_crds.rollout import RolloutSpec
 
@@ -179,6 +181,9 @@ class Exposure(Strict):
     """Who may ask for inference."""
     grpc: bool = False
     """Whether the pods and the Service also answer the Open Inference Protocol over gRPC, on port 8082."""
+    gateway: Annotated[GatewayRoute | None, UNHASHED] = None
+    """Gateways through which clients reach the Service, by an HTTPRoute. Absent: none. Needs the Gateway API (standard
+    channel) and the Helm value operator.gatewayApi; the condition Routed says what has become of it."""
 
 
 def _no_reserved_labels(spec: "ServingSpec") -> bool:

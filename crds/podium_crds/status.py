@@ -159,7 +159,8 @@ class ServingStatus(Lenient):
         Field(max_length=16),
         KeyedBy("type"),
     ] = ()
-    """Ready, Available, Progressing, UpToDate, Validated, ArtifactsReady; Degraded only while abnormal."""
+    """Ready, Available, Progressing, UpToDate, Validated, ArtifactsReady; Routed only where exposure.gateway asks for
+    it, Degraded only while abnormal."""
     current_revision: Name | None = None
     """The revision that serves."""
     update_revision: Name | None = None

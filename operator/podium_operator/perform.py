@@ -12,12 +12,12 @@ from typing import Any, assert_never
 from podium_crds.rollout import RolloutSpec
 from podium_crds.serving import PodMetadata
 from podium_operator.cache import Cache
-from podium_operator.errors import OperatorError
 from podium_operator.kube.client import KubeClient
 from podium_operator.kube.errors import Conflict, NotFound
 from podium_operator.kube.kinds import Ref, ref
 from podium_operator.logs import get_logger
 from podium_operator.observation import Observation
+from podium_operator.ownership import refuse_foreign
 from podium_operator.pods.client import AdminKeys, PodClient
 from podium_operator.pods.errors import PodError
 from podium_operator.resources import names
@@ -25,7 +25,7 @@ from podium_operator.resources.assignment import assignment_configmap
 from podium_operator.resources.deployment import deployment
 from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
-from podium_operator.resources.labels import QUARANTINE, WITHDRAWN_AT, controlled_by
+from podium_operator.resources.labels import QUARANTINE, WITHDRAWN_AT
 from podium_operator.resources.revision import controller_revision, digests_annotation, quarantine_annotation
 from podium_operator.resources.secret import KEY_BYTES, admin_key
 from podium_operator.resources.service import service
@@ -49,10 +49,6 @@ from podium_operator.times import rfc3339
 log = get_logger(__name__)
 
 Manifest = dict[str, Any]
-
-
-class NotOursError(OperatorError):
-    """An object that should be a child exists and belongs to someone else: it is left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +124,7 @@ class Performer:
         except Conflict as exc:
             live = await self._client.find(ref(manifest)) if exc.already_exists else None
             if live is not None:
-                _refuse_foreign(live, owner)
+                refuse_foreign(live, owner)
                 self._cache.wrote(live)
             raise
         self._cache.wrote(made)
@@ -199,7 +195,7 @@ class Performer:
         if child is None or not child.controlled:
             live = await self._client.find(wanted)
             if live is not None:
-                _refuse_foreign(live, owner)
+                refuse_foreign(live, owner)
         self._cache.wrote(await self._client.apply(manifest))
 
     async def _admin_key(self, scope: Scope, observation: Observation) -> None:
@@ -212,26 +208,11 @@ class Performer:
         if live is None:
             await self._create(owner, admin_key(owner, secrets.token_bytes(KEY_BYTES), None, scope.rotation))
             return
-        _refuse_foreign(live, owner)
+        refuse_foreign(live, owner)
         renewed = admin_key(owner, secrets.token_bytes(KEY_BYTES), keys.current if keys else None, scope.rotation)
         patch = {"data": renewed["data"], "metadata": {"annotations": renewed["metadata"].get("annotations", {})}}
         version = live["metadata"]["resourceVersion"]
         self._cache.wrote(await self._client.merge_patch(wanted, patch, resource_version=version))
-
-
-def _refuse_foreign(live: Manifest, owner: Owner) -> None:
-    """Raises NotOursError for an object of something else; Conflict for one of a deleted resource of the same name,
-    which garbage collection is about to remove."""
-    if controlled_by(live, owner.uid):
-        return
-    resource = owner.resource
-    of_a_forerunner = any(
-        each.get("kind") == resource.kind and each.get("name") == resource.name
-        for each in live["metadata"].get("ownerReferences") or ()
-    )
-    if of_a_forerunner or live["metadata"].get("deletionTimestamp"):
-        raise Conflict(f"{ref(live)} belongs to a deleted {resource.kind} {resource.name} and is about to be removed")
-    raise NotOursError(f"{ref(live)} exists and {resource.kind} {resource.name} does not own it: rename one of them")
 
 
 def described(action: Action) -> dict[str, str | int]:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from podium_crds.assignment import Assignment, Generation, Report, ResourceRef, RevisionReport
+from podium_crds.meta import ConditionStatus
 from podium_crds.reasons import Reason
 from podium_crds.revision import RevisionRecord
 from podium_crds.rollout import RolloutSpec
@@ -41,6 +42,15 @@ class Problem:
     message: str
     time: datetime | None = None
     exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What is to be said of the HTTPRoute, where one is asked for: the condition Routed."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

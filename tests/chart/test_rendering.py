@@ -106,6 +106,15 @@ def test_the_operator_may_do_nothing_to_kinds_it_has_no_business_with() -> None:
     assert {(group, plural.partition("/")[0]) for group, plural in verbs(roles)} <= known
 
 
+def test_routes_are_written_only_where_the_value_says_so_and_never_listed() -> None:
+    routes = ("gateway.networking.k8s.io", "httproutes")
+    assert routes not in verbs(of_kind(manifests(), "ClusterRole"))
+    asked = "operator.gatewayApi=true"
+    assert verbs(of_kind(manifests(asked), "ClusterRole"))[routes] == {"get", "create", "patch", "delete"}
+    named = of_kind(manifests(asked, "watchNamespaces={team-a}", "rbac.nodes=false"), "Role")
+    assert verbs(named)[routes] == {"get", "create", "patch", "delete"}
+
+
 def test_no_rule_has_a_wildcard() -> None:
     for role in [*of_kind(manifests(), "ClusterRole"), *of_kind(manifests(), "Role")]:
         for rule in role["rules"]:

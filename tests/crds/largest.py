@@ -142,7 +142,17 @@ def _serving() -> JsonObject:
         "volumeMounts": [{"name": _wide("v", i, 63), "mountPath": _wide("/v", i, 1024)} for i in range(32)],
         "podMetadata": {"labels": many, "annotations": {_wide("a", i, 63): "v" * 63 for i in range(64)}},
         "sharedMemory": {"arenaBytes": 1 << 40},
-        "exposure": {"auth": {"apiKeySecretRef": {"name": "k" * 253}}, "grpc": True},
+        "exposure": {
+            "auth": {"apiKeySecretRef": {"name": "k" * 253}},
+            "grpc": True,
+            "gateway": {
+                "parentRefs": [
+                    {"name": _wide("g", i, 253), "namespace": "n" * 63, "sectionName": "s" * 253} for i in range(8)
+                ],
+                "hostnames": [f"*.{_wide('h', i, 63)}.{'h' * 63}.{'h' * 63}.{'h' * 59}" for i in range(16)],
+                "path": "/" + "p" * 255,
+            },
+        },
         "suspend": True,
         "rollout": {
             "strategy": "Recreate",

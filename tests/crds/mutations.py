@@ -70,7 +70,15 @@ def _serving() -> JsonObject:
         "imagePullSecrets": [{"name": "pull"}],
         "podMetadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
         "sharedMemory": {"arenaBytes": 1 << 25},
-        "exposure": {"auth": {"apiKeySecretRef": {"name": "keys"}}, "grpc": True},
+        "exposure": {
+            "auth": {"apiKeySecretRef": {"name": "keys"}},
+            "grpc": True,
+            "gateway": {
+                "parentRefs": [{"name": "public", "namespace": "infra", "sectionName": "https"}, {"name": "private"}],
+                "hostnames": ["models.example.com", "*.example.org"],
+                "path": "/minilm",
+            },
+        },
         "rollout": {
             "strategy": "InPlace",
             "maxSurge": 1,

@@ -60,6 +60,10 @@ def _shared_by(*fractions: str) -> JsonObject:
     return document
 
 
+def _routed(**gateway: Any) -> JsonObject:
+    return a_model(exposure={"gateway": {"parentRefs": [{"name": "public"}], **gateway}})
+
+
 _TWO = ["request.x", "request.y"]
 
 
@@ -165,6 +169,42 @@ REFUSED = (
         a_model(exposure={"grpc": True}, env=[{"name": "PODIUM_GRPC_PORT", "value": "9000"}]),
         "remove it from env, or remove exposure.grpc",
         a_model(exposure={"grpc": True}, env=[{"name": "COLOUR", "value": "blue"}]),
+    ),
+    *(
+        Refused(f"{host!r} as a host", _routed(hostnames=[host]), "expected a host name", _routed(hostnames=[right]))
+        for host, right in (
+            ("https://models.example.com", "models.example.com"),
+            ("models.example.com:443", "models.example.com"),
+            ("Models.example.com", "models.example.com"),
+            ("models.*.com", "*.models.com"),
+            ("10.0.0.1", "ten.example"),
+            ("-models.example.com", "m-odels.example.com"),
+            ("", "localhost"),
+        )
+    ),
+    Refused(
+        "one host twice",
+        _routed(hostnames=["a.example", "a.example"]),
+        "names a host twice",
+        _routed(hostnames=["a.example", "b.example"]),
+    ),
+    *(
+        Refused(f"{path!r} as a path", _routed(path=path), "a path that begins with '/'", _routed(path=right))
+        for path, right in (
+            ("minilm", "/minilm"),
+            ("/", "/~"),
+            ("/minilm/", "/minilm"),
+            ("/a//b", "/a/b"),
+            ("/a/../b", "/a/b..c"),
+            ("/a?b", "/a_b"),
+        )
+    ),
+    Refused("a route from nowhere", _routed(parentRefs=[]), "at least 1 items", _routed()),
+    Refused(
+        "one Gateway twice",
+        _routed(parentRefs=[{"name": "public"}, {"name": "public", "sectionName": "https"}]),
+        "names a Gateway twice",
+        _routed(parentRefs=[{"name": "public", "sectionName": "http"}, {"name": "public", "sectionName": "https"}]),
     ),
     Refused(
         "remote code of a model that is not pinned",

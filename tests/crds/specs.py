@@ -95,6 +95,10 @@ _SERVING: dict[str, st.SearchStrategy[Any]] = {
                 {}, optional={"apiKeySecretRef": st.fixed_dictionaries({"name": st.just("k")})}
             ),
             "grpc": st.booleans(),
+            "gateway": st.fixed_dictionaries(
+                {"parentRefs": st.lists(st.fixed_dictionaries({"name": st.just("public")}), min_size=1, max_size=1)},
+                optional={"hostnames": st.just(["models.example.com"]), "path": _NAMES.map("/{}".format)},
+            ),
         },
     ),
     "sharedMemory": st.fixed_dictionaries({}, optional={"arenaBytes": st.integers(1 << 20, 1 << 30)}),

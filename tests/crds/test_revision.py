@@ -366,3 +366,11 @@ def test_grpc_needs_new_pods_and_spelling_its_default_out_needs_nothing() -> Non
     assert asked.hashes.shape != plain.hashes.shape
     assert (asked.hashes.load, asked.hashes.tuning) == (plain.hashes.load, plain.hashes.tuning)
     assert spelled.name == plain.name
+
+
+def test_a_route_through_gateways_makes_no_revision_and_is_no_part_of_one() -> None:
+    route = {"parentRefs": [{"name": "public"}], "hostnames": ["models.example.com"], "path": "/echo"}
+    plain, routed = record(a_model(exposure={"grpc": True})), record(a_model(exposure={"grpc": True, "gateway": route}))
+    assert routed == plain
+    assert routed.serving.exposure.gateway is None
+    assert routed.serving.exposure.grpc

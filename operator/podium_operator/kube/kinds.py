@@ -67,6 +67,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets"),
         Kind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices"),
         Kind("HorizontalPodAutoscaler", "autoscaling", "v2", "horizontalpodautoscalers"),
+        Kind("HTTPRoute", "gateway.networking.k8s.io", "v1", "httproutes"),
         Kind("Lease", "coordination.k8s.io", "v1", "leases"),
         Kind("Event", "events.k8s.io", "v1", "events"),
         Kind("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False),

@@ -18,6 +18,8 @@ Manifest = dict[str, Any]
 
 _QUIET = (Reason.ROLLOUT_IN_PROGRESS, Reason.ROLLOUT_COMPLETE, Reason.PAUSED, Reason.SCALED_TO_ZERO)
 """Reasons that are no cause for a Warning."""
+_TOLD = (ConditionType.PROGRESSING, ConditionType.AVAILABLE, ConditionType.VALIDATED, ConditionType.ROUTED)
+"""Conditions whose transitions are Events."""
 
 
 def read_status(manifest: Manifest) -> ServingStatus:
@@ -64,7 +66,7 @@ class Reporter:
                 self._wake(pipeline)
 
     def _tell(self, manifest: Manifest, before: ServingStatus, after: ServingStatus) -> None:
-        for kind in (ConditionType.PROGRESSING, ConditionType.AVAILABLE, ConditionType.VALIDATED):
+        for kind in _TOLD:
             old, new = before.condition(kind), after.condition(kind)
             if new is not None and _moved(old, new):
                 self._events.record(manifest, _event_type(new), new.reason, f"{kind} {new.status}: {new.message}")
@@ -73,7 +75,8 @@ class Reporter:
 def _moved(old: Condition | None, new: Condition) -> bool:
     if old is None:
         # At first sight only what is wrong is news.
-        return new.type == ConditionType.VALIDATED and new.status is ConditionStatus.FALSE
+        is_judged = new.type in (ConditionType.VALIDATED, ConditionType.ROUTED)
+        return is_judged and new.status is ConditionStatus.FALSE
     return (old.status, old.reason) != (new.status, new.reason)
 
 

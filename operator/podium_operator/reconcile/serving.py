@@ -22,7 +22,8 @@ from podium_operator.kube.errors import Conflict, Forbidden, Invalid
 from podium_operator.logs import get_logger
 from podium_operator.observation import Observation
 from podium_operator.observe import Observer
-from podium_operator.perform import NotOursError, Performer, Scope
+from podium_operator.ownership import NotOursError
+from podium_operator.perform import Performer, Scope
 from podium_operator.pods.client import PodClient
 from podium_operator.promql import Prometheus
 from podium_operator.reconcile.desired import Subjected, desired_of, subjected
@@ -38,7 +39,8 @@ from podium_operator.rollout import measured
 from podium_operator.rollout.actions import Plan
 from podium_operator.rollout.capacity import serves
 from podium_operator.rollout.planner import plan
-from podium_operator.state import Desired, Facts, Key, KnownRevision, Observed, Problem, Result, Stage
+from podium_operator.routes import Routes, is_settled
+from podium_operator.state import Desired, Facts, Key, KnownRevision, Observed, Problem, Result, Routed, Stage
 from podium_operator.status.conditions import Judgement
 from podium_operator.status.rollup import Subject, loaded
 
@@ -50,6 +52,8 @@ AFTER_ACTION_S = 0.2
 """Between an action and the look at what it did."""
 CONFLICT_S = 0.5
 """Somebody else wrote first: look again once the watch has told."""
+ROUTE_S = 5.0
+"""Between two looks at a route that no Gateway has accepted yet."""
 INVALID_S = 60.0
 """A spec that cannot be used waits for its next generation; references are looked for now and then."""
 
@@ -80,6 +84,7 @@ class Serving:
         self._parts = parts
         self._observer = Observer(parts.cache, parts.pods)
         self._performer = Performer(parts.client, parts.cache, parts.pods)
+        self._routes = Routes(parts.client)
         self._reporter = Reporter(parts.client, parts.cache, parts.events, parts.wake)
 
     def begin(self, key: Key) -> Subjected | None:
@@ -110,7 +115,8 @@ class Serving:
             await self._refuse(subject, observation, Problem(Reason.INVALID_SPEC, str(exc)))
             return Result(_jittered(INVALID_S))
         told = replace(decided.facts, degraded=decided.facts.degraded or _standing_error(subject.status))
-        await self._report(subject, observation, desired, told)
+        route = await self._route(subject, resource, observed)
+        await self._report(subject, observation, desired, told, route)
         try:
             await self._act(subject, resource, observation, decided)
         except Conflict as exc:
@@ -118,14 +124,22 @@ class Serving:
             return Result(CONFLICT_S)
         except (NotOursError, Invalid, Forbidden) as exc:
             failed = replace(decided.facts, degraded=_error(exc))
-            await self._report(subject, observation, desired, failed)
+            await self._report(subject, observation, desired, failed, route)
             return Result(_jittered(INVALID_S))
         if told.degraded is not decided.facts.degraded:
-            await self._report(subject, observation, desired, decided.facts)
+            await self._report(subject, observation, desired, decided.facts, route)
         if decided.actions:
             return Result(AFTER_ACTION_S)
-        pause = decided.requeue_after_s
-        return Result(None if pause is None else _jittered(pause))
+        pauses = [decided.requeue_after_s, None if is_settled(route) else ROUTE_S]
+        return Result(min((_jittered(pause) for pause in pauses if pause is not None), default=None))
+
+    async def _route(self, subject: Subjected, resource: Resource, observed: Observed) -> Routed | None:
+        """Bring the HTTPRoute to what is asked for, and say what has become of it."""
+        owner = subject.owner
+        service = observed.children.get(("Service", names.service(owner.resource.name)))
+        has_service = service is not None and service.controlled
+        before = _standing_route(subject.status)
+        return await self._routes.bring(owner, resource.spec.exposure.gateway, before, has_service=has_service)
 
     async def _measured(self, observed: Observed, desired: Desired) -> Observed:
         """With what Prometheus says of a step, where it is asked."""
@@ -164,10 +178,13 @@ class Serving:
             problem=problem,
             strategy=subject.status.strategy,
         )
-        judgement = Judgement(facts, subject.generation, invalid=problem)
+        route = _standing_route(subject.status)
+        judgement = Judgement(facts, subject.generation, invalid=problem, routed=route)
         await self._reporter.report(subject.key, self._subject(subject, None), observed, judgement, self._now())
 
-    async def _report(self, subject: Subjected, observation: Observation, desired: Desired, facts: Facts) -> None:
+    async def _report(
+        self, subject: Subjected, observation: Observation, desired: Desired, facts: Facts, route: Routed | None
+    ) -> None:
         observed = observation.observed
         judgement = Judgement(
             facts,
@@ -175,6 +192,7 @@ class Serving:
             loaded=loaded(observed, facts.target),
             retained=facts.current not in (None, facts.target),
             suspended=bool(subject.manifest["spec"].get("suspend")),
+            routed=route,
         )
         known = observed.revisions.get(desired.target.name, desired.target)
         described = self._subject(subject, known, desired.replicas)
@@ -215,6 +233,15 @@ def _standing_error(status: ServingStatus) -> Problem | None:
     if degraded is None or degraded.reason not in (Reason.RECONCILE_ERROR, Reason.QUOTA_EXCEEDED):
         return None
     return Problem(Reason(degraded.reason), degraded.message)
+
+
+def _standing_route(status: ServingStatus) -> Routed | None:
+    """What status says of the HTTPRoute."""
+    said = status.condition(ConditionType.ROUTED)
+    if said is None:
+        return None
+    is_known = said.reason in {str(reason) for reason in Reason}  # else of a later release
+    return Routed(said.status, Reason(said.reason) if is_known else Reason.ROUTE_PENDING, said.message)
 
 
 def _jittered(pause_s: float) -> float:

@@ -30,6 +30,11 @@ def service(resource: str) -> str:
     return resource
 
 
+def http_route(resource: str) -> str:
+    """The HTTPRoute."""
+    return resource
+
+
 def admin_key(resource: str) -> str:
     """The Secret with the admin key."""
     return bounded(resource, "admin-key")

@@ -1,7 +1,7 @@
 """The conditions of both kinds, as the table in the API documentation has them.
 
 All types are there from the first pass, each with the generation it was judged from; lastTransitionTime moves only with
-the status. Degraded is there only while something is abnormal.
+the status. Routed is there only where gateways are asked for, Degraded only while something is abnormal.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from datetime import datetime
 
 from podium_crds.meta import Condition, ConditionStatus
 from podium_crds.reasons import ConditionType, Reason
-from podium_operator.state import Facts, Problem, Stage
+from podium_operator.state import Facts, Problem, Routed, Stage
 from podium_operator.times import rfc3339
 
 MESSAGE_CHARS = 1024
@@ -37,6 +37,8 @@ class Judgement:
     """Whether a revision other than the failed target serves."""
     suspended: bool = False
     """Whether the spec asks for no pods by `suspend` rather than by `replicas`."""
+    routed: Routed | None = None
+    """What is to be said of the HTTPRoute; None: none is asked for."""
 
     @property
     def rest(self) -> _Verdict:
@@ -56,6 +58,9 @@ def conditions(judgement: Judgement, previous: tuple[Condition, ...], now: datet
         ConditionType.VALIDATED: _validated(judgement),
         ConditionType.ARTIFACTS_READY: _artifacts(judgement),
     }
+    if judgement.routed is not None:
+        route = judgement.routed
+        verdicts[ConditionType.ROUTED] = _Verdict(route.status, route.reason, route.message)
     if judgement.facts.degraded is not None:
         degraded = judgement.facts.degraded
         verdicts[ConditionType.DEGRADED] = _Verdict(ConditionStatus.TRUE, degraded.reason, degraded.message)

@@ -13,6 +13,7 @@ from tests.support.builders import IMAGE, START, a_desired, a_model, an_owner
 
 from podium_crds.assignment import Generation
 from podium_crds.compile import compile_assignment
+from podium_crds.gateway import GatewayRoute
 from podium_crds.reasons import Reason
 from podium_crds.revision import revision_of
 from podium_operator.resources.assignment import assignment_configmap, read_assignment, written_transitions
@@ -21,6 +22,7 @@ from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
 from podium_operator.resources.labels import SHAPE_HASH
 from podium_operator.resources.revision import controller_revision, quarantine_annotation, read_revision
+from podium_operator.resources.route import http_route
 from podium_operator.resources.secret import admin_key
 from podium_operator.resources.service import service
 from podium_operator.state import Problem
@@ -48,6 +50,12 @@ FULL: dict[str, Any] = {
     "rollout": {"propagationSeconds": 7, "drainTimeoutSeconds": 60},
 }
 
+ROUTE: dict[str, Any] = {
+    "parentRefs": [{"name": "public", "namespace": "infra", "sectionName": "https"}, {"name": "private"}],
+    "hostnames": ["models.example.com", "*.example.org"],
+    "path": "/minilm",
+}
+
 
 def rendered(**spec: Any) -> dict[str, Any]:
     model = a_model(**spec)
@@ -71,6 +79,8 @@ CHILDREN = {
     "deployment-grpc": lambda: rendered(exposure={"grpc": True}),
     "service": lambda: service(an_owner()),
     "service-grpc": lambda: service(an_owner(), grpc=True),
+    "route": lambda: http_route(an_owner(), GatewayRoute.model_validate({"parentRefs": [{"name": "public"}]})),
+    "route-full": lambda: http_route(an_owner(), GatewayRoute.model_validate(ROUTE)),
     "secret": lambda: admin_key(an_owner(), b"k" * 32, None, ""),
     "secret-rotated": lambda: admin_key(an_owner(), b"n" * 32, b"k" * 32, "1"),
     "disruption-budget-of-one": lambda: disruption_budget(an_owner(), 1),

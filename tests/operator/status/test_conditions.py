@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from tests.support.builders import START, after
 
-from podium_crds.meta import Condition
+from podium_crds.meta import Condition, ConditionStatus
 from podium_crds.reasons import ConditionType, Reason
-from podium_operator.state import Facts, Problem, Stage
+from podium_operator.state import Facts, Problem, Routed, Stage
 from podium_operator.status.conditions import Judgement, conditions
 
 TARGET, OLD = "minilm-new", "minilm-old"
@@ -105,7 +105,7 @@ def test_the_cell(situation: str, kind: str, status: str, reason: str) -> None:
 @pytest.mark.parametrize("situation", sorted(SITUATIONS))
 def test_all_types_are_there_from_the_first_pass_with_the_generation_judged(situation: str) -> None:
     found = conditions(SITUATIONS[situation], (), START)
-    expected = [kind for kind in ConditionType if kind is not ConditionType.DEGRADED]
+    expected = set(ConditionType) - {ConditionType.ROUTED, ConditionType.DEGRADED}
     assert sorted(c.type for c in found) == sorted(expected)
     assert {c.observed_generation for c in found} == {SITUATIONS[situation].generation}
 
@@ -127,3 +127,13 @@ def test_a_rolled_back_message_says_what_failed_and_what_serves() -> None:
     assert TARGET in message
     assert OLD in message
     assert "no such file" in message
+
+
+def test_routed_is_there_only_where_gateways_are_asked_for() -> None:
+    said = Routed(ConditionStatus.UNKNOWN, Reason.ROUTE_PENDING, "nobody has answered")
+    base = SITUATIONS["settled"]
+    assert ConditionType.ROUTED not in {each.type for each in conditions(base, (), START)}
+    found = {each.type: each for each in conditions(replace(base, routed=said), (), START)}
+    condition = found[ConditionType.ROUTED]
+    assert (condition.status, condition.reason, condition.message) == (said.status, said.reason, said.message)
+    assert found[ConditionType.READY].status is ConditionStatus.TRUE  # the Service serves, whatever gateways say
