@@ -125,7 +125,7 @@ MUTANTS = (
     ),
     Mutant(
         "an empty pool is deleted",
-        "planner",
+        "sizes",
         "    return [*actions, *changes, *_empty(observed, home)]\n",
         "    return [*actions, *changes]\n",
         f"{PLANNER}::test_a_changed_shape_surges_into_a_new_pool_and_removes_the_old",

@@ -9,28 +9,26 @@ with a test:
 - nothing is deleted while something refers to it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from math import ceil
 
 from podium_crds.reasons import Reason
-from podium_crds.rollout import RolloutSpec, RolloutStrategy
+from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ResolvedStrategy, RolloutPlan
-from podium_operator.rollout import assess, canary, hand, history, inplace, surge
+from podium_operator.rollout import assess, canary, hand, history, inplace, sizes
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
-    DeletePool,
     Plan,
     Quarantine,
-    ScalePool,
-    Withdraw,
     WriteAssignment,
 )
 from podium_operator.rollout.assess import Verdict
 from podium_operator.rollout.assignments import Sources, compiled, next_generation
-from podium_operator.rollout.capacity import gpu_fits, gpus_per_pod, serves, worth_keeping
+from podium_operator.rollout.capacity import serves, worth_keeping
 from podium_operator.rollout.changes import Cost, announced
+from podium_operator.rollout.course import Course
 from podium_operator.rollout.failures import reported_failure
 from podium_operator.rollout.strategy import Resolution, resolve
 from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool, Problem, Stage
@@ -38,17 +36,6 @@ from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool,
 ROLLING_S = 1.0
 BLOCKED_S = 5.0
 SETTLED_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """Where this pass heads: which revision should serve, from which pool, and how it gets there."""
-
-    goal: str
-    home: Pool | None
-    """The pool that serves the goal, now or after an in-place swap. None: a new one is made."""
-    resolution: Resolution
-    waiting: str = ""
 
 
 def plan(observed: Observed, desired: Desired, now: datetime) -> Plan:
@@ -203,7 +190,7 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
         waiting, due = waiting or step.waiting, step.due
         actions += step.actions
     actions += _restore(observed, context)
-    actions += _replicas(observed, context, course)
+    actions += sizes.towards(observed, context, course)
     actions += history.pins(observed)
     waiting = waiting or assess.missing(desired, course.home, now)
     verdict = Verdict(
@@ -267,7 +254,7 @@ def _first_pods(observed: Observed, context: inplace.Context, course: Course) ->
     desired = context.desired
     if desired.replicas == 0:
         return []
-    rollout = _pace(desired, course)
+    rollout = sizes.pace(desired, course)
     ordinal = _unused_ordinal(observed)
     name = f"{desired.owner.resource.name}-{ordinal}"
     serving = any(pool.live_pods for pool in observed.pools)
@@ -306,74 +293,3 @@ def _restore(observed: Observed, context: inplace.Context) -> list[Action]:
             version = pool.assignment_resource_version or None
             restored.append(_fresh(pool.name, pool.ordinal, promoted, context, version))
     return restored
-
-
-def _replicas(observed: Observed, context: inplace.Context, course: Course) -> list[Action]:
-    """Sizes of the pools, growth first, then what became empty is deleted."""
-    desired, home = context.desired, course.home
-    if home is None:
-        return _nothing(observed) if desired.replicas == 0 else []
-    others = tuple(pool for pool in observed.pools if pool.ordinal != home.ordinal and not pool.deleting)
-    if desired.rollout.paused and any(pool.live_pods for pool in others):
-        return []
-    good = desired.current or next((p.promoted for p in others if any(pod.ready for pod in p.pods)), None)
-    demand = surge.Demand(
-        desired.replicas,
-        _pace(desired, course),
-        context.now,
-        good,
-        context.standing.canary.weight
-        if context.standing is not None and context.standing.canary is not None
-        else None,
-        gpu_fits(observed, gpus_per_pod(context.known[course.goal].record)),
-    )
-    targets = surge.replica_targets(home, others, demand)
-    actions: list[Action] = []
-    if home.stamp is None:
-        actions.append(CreatePool(home.name, home.ordinal, context.known[course.goal], targets[home.ordinal]))
-    changes = [
-        _resized(pool, home, targets[pool.ordinal], context)
-        for pool in (home, *others)
-        if pool.stamp is not None and targets[pool.ordinal] != pool.replicas
-    ]
-    changes.sort(key=lambda change: change.pool.replicas - change.replicas)
-    return [*actions, *changes, *_empty(observed, home)]
-
-
-def _nothing(observed: Observed) -> list[Action]:
-    """Scaled to zero with no pool to come back to."""
-    running = [pool for pool in observed.pools if pool.stamp is not None and pool.replicas > 0 and not pool.deleting]
-    return [*(ScalePool(pool, 0, "scaled to zero") for pool in running), *_empty(observed, None)]
-
-
-def _pace(desired: Desired, course: Course) -> RolloutSpec:
-    """The surge knobs of this rollout. Recreate is a surge in which all of the old leaves before the new comes."""
-    strategy = course.resolution.strategy
-    if strategy is None or strategy.resolved is not RolloutStrategy.RECREATE:
-        return desired.rollout
-    return desired.rollout.model_copy(update={"max_surge": 0, "max_unavailable": desired.replicas})
-
-
-def _resized(pool: Pool, home: Pool, replicas: int, context: inplace.Context) -> ScalePool | Withdraw:
-    if (
-        pool.ordinal == home.ordinal
-        and surge.is_overdue(pool, context.desired.rollout, context.now)
-        and replicas < pool.replicas
-    ):
-        return Withdraw(pool, replicas, context.now)
-    return ScalePool(pool, replicas, _why(pool, home, replicas))
-
-
-def _why(pool: Pool, home: Pool, replicas: int) -> str:
-    if pool.ordinal == home.ordinal:
-        return f"{pool.promoted} to {replicas} pods"
-    return f"{pool.promoted} to {replicas} pods as {home.promoted} takes over"
-
-
-def _empty(observed: Observed, home: Pool | None) -> list[Action]:
-    """Pools to delete: no replicas wanted, no pod left, so no EndpointSlice names one either."""
-    return [
-        DeletePool(pool)
-        for pool in observed.pools
-        if (home is None or pool.ordinal != home.ordinal) and pool.replicas == 0 and not pool.pods and not pool.deleting
-    ]
