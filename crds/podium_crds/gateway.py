@@ -62,6 +62,10 @@ class GatewayRoute(Ruled):
     ) = None
     """Prefix of the paths that are meant, taken off before the pods see them: with /minilm, clients ask
     /minilm/v1/models/…. Absent: /v1, /v2 and /rpc, as they are."""
+    weights: bool = False
+    """Whether, in a Surge in steps, Gateways give the new revision exactly the share of its step: part of the requests
+    goes straight to the pods of one revision, while two of them at least are ready. Without, and for clients of the
+    Service, the share is that of its pods."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

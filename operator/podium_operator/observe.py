@@ -49,6 +49,8 @@ from podium_operator.times import parse_time
 
 Manifest = dict[str, Any]
 
+SERVICE_NAME = "kubernetes.io/service-name"
+"""On an EndpointSlice, by Kubernetes: the Service that it is of."""
 STABLE_KINDS = ("Service", "Secret", "PodDisruptionBudget")
 
 
@@ -95,6 +97,7 @@ class Observer:
 
     def _pods_by_pool(self, key: Key) -> Mapping[str, tuple[ObservedPod, ...]]:
         ready = _ready_endpoints(self._cache.children("EndpointSlice", key))
+        routed = ready.get(names.service(key.name), set())
         cordoned = {
             node["metadata"]["name"] for node in self._cache.objects("Node") if node["spec"].get("unschedulable")
         }
@@ -104,7 +107,12 @@ class Observer:
             if pool is None or manifest.get("status", {}).get("phase") in ("Failed", "Succeeded"):
                 continue  # an ended pod holds nothing and comes back under another name
             pod = read_pod(manifest)
-            pod = replace(pod, endpoint_ready=pod.uid in ready, cordoned=pod.node in cordoned)
+            pod = replace(
+                pod,
+                endpoint_ready=pod.uid in routed,
+                pool_endpoint_ready=pod.uid in ready.get(names.pool_service(pool), ()),
+                cordoned=pod.node in cordoned,
+            )
             found.setdefault(pool, []).append(pod)
         return {pool: tuple(sorted(pods, key=lambda pod: pod.name)) for pool, pods in found.items()}
 
@@ -231,14 +239,16 @@ def _node_ready(node: Manifest) -> bool:
     return any(each.get("status") == "True" for each in node["status"].get("conditions") or ())
 
 
-def _ready_endpoints(slices: list[Manifest]) -> frozenset[str]:
-    """UIDs of the pods that some EndpointSlice names as ready."""
-    return frozenset(
-        endpoint["targetRef"]["uid"]
-        for each in slices
-        for endpoint in each.get("endpoints") or ()
-        if (endpoint.get("conditions") or {}).get("ready") and (endpoint.get("targetRef") or {}).get("uid")
-    )
+def _ready_endpoints(slices: list[Manifest]) -> Mapping[str, set[str]]:
+    """Service → UIDs of the pods that some EndpointSlice of it names as ready."""
+    found: dict[str, set[str]] = {}
+    for each in slices:
+        service = (each["metadata"].get("labels") or {}).get(SERVICE_NAME, "")
+        for endpoint in each.get("endpoints") or ():
+            uid = (endpoint.get("targetRef") or {}).get("uid")
+            if uid and (endpoint.get("conditions") or {}).get("ready"):
+                found.setdefault(service, set()).add(uid)
+    return found
 
 
 def _by_ordinal(manifests: list[Manifest], owner: Owner) -> dict[int, Manifest]:

@@ -4,6 +4,7 @@ Every answer goes into the cache, so that the next pass sees its own writes. A f
 next pass decides anew.
 """
 
+import contextlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from podium_operator.kube.errors import Conflict, NotFound
 from podium_operator.kube.kinds import Ref, ref
 from podium_operator.logs import get_logger
 from podium_operator.observation import Observation
-from podium_operator.ownership import refuse_foreign
+from podium_operator.ownership import NotOursError, refuse_foreign
 from podium_operator.pods.client import AdminKeys, PodClient
 from podium_operator.pods.errors import PodError
 from podium_operator.resources import names
@@ -28,7 +29,7 @@ from podium_operator.resources.hashing import desired_hash, stamped
 from podium_operator.resources.labels import QUARANTINE, WITHDRAWN_AT
 from podium_operator.resources.revision import controller_revision, digests_annotation, quarantine_annotation
 from podium_operator.resources.secret import KEY_BYTES, admin_key
-from podium_operator.resources.service import service
+from podium_operator.resources.service import pool_service, service
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
@@ -63,6 +64,10 @@ class Scope:
     """The resource's rotate-admin-key annotation."""
     grpc: bool = False
     """Whether the Service has a port for gRPC."""
+    pool_services: frozenset[str] = frozenset()
+    """Pools that need a Service of their own."""
+    drops_pool_services: bool = False
+    """Whether Services of other pools may go."""
 
 
 class Performer:
@@ -78,6 +83,26 @@ class Performer:
         await self._admin_key(scope, observation)
         for manifest in (service(scope.owner, grpc=scope.grpc), disruption_budget(scope.owner, scope.replicas)):
             await self._ensure(scope.owner, stamped(manifest), observation)
+        await self._pool_services(scope, observation)
+
+    async def _pool_services(self, scope: Scope, observation: Observation) -> None:
+        owner = scope.owner
+        for pool in sorted(scope.pool_services):
+            try:
+                await self._ensure(owner, stamped(pool_service(owner, pool)), observation)
+            except NotOursError as exc:
+                # Without it the share is that of the pods: no reason to stop a rollout.
+                log.warning("pool_service_not_ours", pool=pool, cause=str(exc))
+        wanted = {names.pool_service(pool) for pool in scope.pool_services}
+        for (kind, name), child in observation.observed.children.items():
+            is_pools = kind == "Service" and child.controlled and name != names.service(owner.resource.name)
+            if scope.drops_pool_services and is_pools and name not in wanted:
+                await self._drop(Ref("Service", owner.resource.namespace, name), child.uid)
+
+    async def _drop(self, wanted: Ref, uid: str) -> None:
+        with contextlib.suppress(NotFound):
+            await self._client.delete(wanted, uid=uid)
+        log.info("pool_service_removed", service=str(wanted))
 
     async def perform(self, action: Action, scope: Scope, keys: AdminKeys | None) -> None:
         """Carry out one action. Raises KubeError; a pod that does not take a push is logged, and seen in its report."""

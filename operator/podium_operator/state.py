@@ -54,6 +54,26 @@ class Routed:
 
 
 @dataclass(frozen=True, slots=True)
+class Backends:
+    """How an HTTPRoute divides requests: by weight, to the Service of all pools and to Services of single ones."""
+
+    service: int = 1
+    pools: Mapping[str, int] = field(default_factory=dict)
+    """By name of the pool. 0: Gateways know its Service and send nothing there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRoute:
+    """The HTTPRoute as it is now."""
+
+    backends: Backends
+    since: datetime | None = None
+    """When these backends were written."""
+    answered: bool = False
+    """Whether every Gateway that has ever answered has done so for the route as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class KnownRevision:
     """A ControllerRevision, or the one that the spec asks for and nobody has recorded yet."""
 
@@ -93,7 +113,9 @@ class ObservedPod:
     ready_since: datetime | None = None
     """Since when the pod is Ready without a break; None: not ready."""
     endpoint_ready: bool = False
-    """Whether an EndpointSlice names it as ready."""
+    """Whether an EndpointSlice of the Service of all pools names it as ready."""
+    pool_endpoint_ready: bool = False
+    """Whether one of its own pool's Service does, where there is such a Service."""
     terminating: bool = False
     restarts: int = 0
     unschedulable: str | None = None
@@ -220,6 +242,8 @@ class Observed:
     """Service, Secret and PodDisruptionBudget by kind and name."""
     nodes: tuple[NodeCapacity, ...] | None = None
     """None: the operator may not read nodes, so the scheduler alone decides."""
+    route: ObservedRoute | None = None
+    """The HTTPRoute; None: none is asked for, or there is none."""
     measured: Measurement | None = None
     """The answer to rollout.analysis.prometheus; None where it was not asked."""
 
@@ -265,6 +289,8 @@ class Desired:
     canary: CanaryStatus | None = None
     """status.canary, where it was written for this very target."""
     hand: Hand = Hand()
+    weighted: bool = False
+    """Whether Gateways should give the new revision of a surge exactly the share of its step."""
     rolling_since: datetime | None = None
     """Since when status says that a rollout goes on, if it does."""
 

@@ -151,6 +151,7 @@ def _serving() -> JsonObject:
                 ],
                 "hostnames": [f"*.{_wide('h', i, 63)}.{'h' * 63}.{'h' * 63}.{'h' * 59}" for i in range(16)],
                 "path": "/" + "p" * 255,
+                "weights": True,
             },
         },
         "suspend": True,

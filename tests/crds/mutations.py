@@ -77,6 +77,7 @@ def _serving() -> JsonObject:
                 "parentRefs": [{"name": "public", "namespace": "infra", "sectionName": "https"}, {"name": "private"}],
                 "hostnames": ["models.example.com", "*.example.org"],
                 "path": "/minilm",
+                "weights": True,
             },
         },
         "rollout": {

@@ -234,7 +234,7 @@ async def test_a_route_of_somebody_else_is_left_alone(
     found = await route(client, namespace)
     assert found is not None
     assert found["spec"]["hostnames"] == ["theirs.example"]
-    assert await client.find(Ref("Deployment", namespace, "minilm-0")) is not None
+    await eventually(lambda: client.find(Ref("Deployment", namespace, "minilm-0")), what="a Deployment all the same")
     await client.apply(a_model(namespace))
 
     async def unsaid() -> bool:

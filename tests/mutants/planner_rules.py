@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 PLANNER, CANARY = "tests/operator/rollout/test_planner.py", "tests/operator/rollout/test_canary.py"
+WEIGHTS = "tests/operator/rollout/test_weights.py"
 PARITY, MEASURED = "tests/operator/rollout/test_parity.py", "tests/operator/rollout/test_measured.py"
 
 
@@ -18,6 +19,34 @@ class Mutant:
 
 
 MUTANTS = (
+    Mutant(
+        "the last pod of a pool stays while Gateways may send requests straight to it",
+        "weights",
+        "    return min(1, pool.replicas)\n",
+        "    return size\n",
+        f"{WEIGHTS}::test_while_a_gateway_does_not_answer_nothing_leaves_that_it_may_still_use",
+    ),
+    Mutant(
+        "Gateways come to know a pool's Service before it gets a request",
+        "weights",
+        "                pools[name] = 0  # Gateways come to know the Service before it gets a request\n",
+        "                pools[name] = weight\n",
+        f"{WEIGHTS}::test_a_pool_is_named_without_a_weight_before_it_gets_one",
+    ),
+    Mutant(
+        "a pool that one pod carries gets no requests of its own",
+        "weights",
+        "LEAST_PODS = 2\n",
+        "LEAST_PODS = 1\n",
+        f"{WEIGHTS}::test_one_replica_has_the_share_of_its_pods_and_no_pool_a_weight",
+    ),
+    Mutant(
+        "a step of a surge is reached once Gateways divide by it",
+        "canary",
+        "    return weights.reached(observed, desired, home, at.weight, now)\n",
+        "    return True\n",
+        f"{WEIGHTS}::test_a_step_waits_for_a_gateway_that_is_slow_and_says_so",
+    ),
     Mutant(
         "the old pool keeps what the new does not carry yet",
         "surge",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tests.support.builders import START
+from tests.support.simulated_gateway import SimulatedGateway
 from tests.support.simulated_pods import SimPod
 
 from podium_crds.assignment import Assignment
@@ -83,6 +84,7 @@ class SimulatedCluster:
         self.cordoned = False
         self.crowded = False
         """Whether no node takes another pod, whatever it asks for."""
+        self.gateway: SimulatedGateway | None = None
         self.pods: dict[str, SimPod] = {}
         self.pools: dict[int, SimPool] = {}
         self.revisions: dict[str, KnownRevision] = {}
@@ -99,7 +101,13 @@ class SimulatedCluster:
             (NodeCapacity("node", schedulable=not self.cordoned, gpus=self.gpus),) if self.gpus is not None else None
         )
         pools = tuple(self._observed_pool(pool) for _, pool in sorted(self.pools.items()))
-        return Observed(pools=pools, revisions=dict(self.revisions), nodes=nodes, measured=self.measured)
+        return Observed(
+            pools=pools,
+            revisions=dict(self.revisions),
+            nodes=nodes,
+            route=self.gateway.observed(self.now) if self.gateway is not None else None,
+            measured=self.measured,
+        )
 
     def _observed_pool(self, pool: SimPool) -> Pool:
         pods = sorted((pod for pod in self.pods.values() if pod.pool == pool.name), key=lambda pod: pod.name)
@@ -130,6 +138,7 @@ class SimulatedCluster:
             running_since=pod.running_since,
             ready_since=pod.ready_since if pod.ready else None,
             endpoint_ready=pod.ready,
+            pool_endpoint_ready=pod.ready and self.gateway is not None and pod.pool in self.gateway.services,
             terminating=pod.terminating_since is not None,
             restarts=pod.restarts,
             unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu." if pod.node is None else None,
@@ -143,6 +152,8 @@ class SimulatedCluster:
     def step(self, desired: Desired, *, crash_after: int | None = None) -> Facts:
         """One pass of an operator that dies after so many actions, if it is told to."""
         decided = plan(self.observed(), desired, self.now)
+        if self.gateway is not None:
+            self.gateway.take(decided, self.now)
         for action in decided.actions[:crash_after]:
             try:
                 self.apply(action, desired)

@@ -51,6 +51,7 @@ def desired_of(
     status = subject.status
     is_same_target = status.update_revision == record.name
     chosen = status.strategy if is_same_target else None
+    gateway = resource.spec.exposure.gateway
     return Desired(
         owner=subject.owner,
         generation=subject.generation,
@@ -69,6 +70,7 @@ def desired_of(
             rollback=subject.annotation(ROLLBACK),
             rollback_to=subject.annotation(ROLLBACK_TO),
         ),
+        weighted=gateway is not None and gateway.weights,
         rolling_since=_rolling_since(status),
     )
 

@@ -108,14 +108,18 @@ class Serving:
         if invalid is not None:
             await self._refuse(subject, observation, invalid)
             return Result(_jittered(INVALID_S))
-        observed = await self._measured(observation.observed, desired)
+        owner, gateway, before = subject.owner, resource.spec.exposure.gateway, _standing_route(subject.status)
+        service = observation.observed.children.get(("Service", names.service(owner.resource.name)))
+        has_service = service is not None and service.controlled
+        seen = await self._routes.look(owner, gateway, before, has_service=has_service)
+        observed = await self._measured(replace(observation.observed, route=seen.route), desired)
         try:
             decided = plan(observed, desired, self._parts.now())
         except AssignmentTooLargeError as exc:
             await self._refuse(subject, observation, Problem(Reason.INVALID_SPEC, str(exc)))
             return Result(_jittered(INVALID_S))
         told = replace(decided.facts, degraded=decided.facts.degraded or _standing_error(subject.status))
-        route = await self._route(subject, resource, observed)
+        route = await self._routes.bring(owner, gateway, seen, decided.backends, self._now())
         await self._report(subject, observation, desired, told, route)
         try:
             await self._act(subject, resource, observation, decided)
@@ -132,14 +136,6 @@ class Serving:
             return Result(AFTER_ACTION_S)
         pauses = [decided.requeue_after_s, None if is_settled(route) else ROUTE_S]
         return Result(min((_jittered(pause) for pause in pauses if pause is not None), default=None))
-
-    async def _route(self, subject: Subjected, resource: Resource, observed: Observed) -> Routed | None:
-        """Bring the HTTPRoute to what is asked for, and say what has become of it."""
-        owner = subject.owner
-        service = observed.children.get(("Service", names.service(owner.resource.name)))
-        has_service = service is not None and service.controlled
-        before = _standing_route(subject.status)
-        return await self._routes.bring(owner, resource.spec.exposure.gateway, before, has_service=has_service)
 
     async def _measured(self, observed: Observed, desired: Desired) -> Observed:
         """With what Prometheus says of a step, where it is asked."""
@@ -206,6 +202,8 @@ class Serving:
             replicas=resource.spec.desired_replicas,
             rotation=subject.annotation(ROTATE_ADMIN_KEY),
             grpc=resource.spec.exposure.grpc,
+            pool_services=decided.pool_services,
+            drops_pool_services=decided.drops_pool_services,
         )
         await self._performer.children(scope, observation)
         for action in decided.actions:

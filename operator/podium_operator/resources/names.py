@@ -30,6 +30,19 @@ def service(resource: str) -> str:
     return resource
 
 
+_POOL_SERVICE = "-pool"
+
+
+def pool_service(pool: str) -> str:
+    """The Service of one pool alone. Never cut: a resource's name leaves room for both ends."""
+    return f"{pool}{_POOL_SERVICE}"
+
+
+def pool_of_service(service: str) -> str | None:
+    """The pool that a Service of that name is for; None: for all of them."""
+    return service.removesuffix(_POOL_SERVICE) if service.endswith(_POOL_SERVICE) else None
+
+
 def http_route(resource: str) -> str:
     """The HTTPRoute."""
     return resource

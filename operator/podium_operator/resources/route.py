@@ -1,34 +1,77 @@
 """The HTTPRoute: what Gateways send to the Service of the resource."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from podium_crds.gateway import GatewayParent, GatewayRoute
 from podium_operator.resources import names
-from podium_operator.resources.labels import child_labels, metadata
+from podium_operator.resources.labels import BACKENDS_SINCE, child_labels, metadata
 from podium_operator.resources.service import SERVICE_PORT
-from podium_operator.state import Owner
+from podium_operator.state import Backends, ObservedRoute, Owner
+from podium_operator.times import parse_time, rfc3339
 
 GROUP = "gateway.networking.k8s.io"
+ALL_PODS = Backends()
 PREFIXES = ("/v1", "/v2", "/rpc")
 """Where inference is asked for. Metrics, pages and the health of a pod are for the cluster alone."""
 
 
-def http_route(owner: Owner, wanted: GatewayRoute) -> dict[str, Any]:
-    """The hosts and the path that are asked for, to the Service, whatever pools are behind it."""
-    backend = {"group": "", "kind": "Service", "name": names.service(owner.resource.name), "port": SERVICE_PORT}
-    backends = [{**backend, "weight": 1}]
+def http_route(
+    owner: Owner, wanted: GatewayRoute, backends: Backends = ALL_PODS, since: datetime | None = None
+) -> dict[str, Any]:
+    """The hosts and the path that are asked for, to these backends. `since`: when they became these."""
+    weights = {names.service(owner.resource.name): backends.service}
+    weights |= {names.pool_service(pool): weight for pool, weight in sorted(backends.pools.items())}
+    references = [
+        {"group": "", "kind": "Service", "name": name, "port": SERVICE_PORT, "weight": weight}
+        for name, weight in weights.items()
+    ]
+    labels = child_labels(owner.resource, "route")
+    annotations = {BACKENDS_SINCE: rfc3339(since)} if since is not None else None
     spec: dict[str, Any] = {
         "parentRefs": [_parent(parent) for parent in wanted.parent_refs],
-        "rules": [_rule(wanted.path, prefix, backends) for prefix in PREFIXES],
+        "rules": [_rule(wanted.path, prefix, references) for prefix in PREFIXES],
     }
     if wanted.hostnames:
         spec["hostnames"] = list(wanted.hostnames)
     return {
         "apiVersion": f"{GROUP}/v1",
         "kind": "HTTPRoute",
-        "metadata": metadata(owner, names.http_route(owner.resource.name), child_labels(owner.resource, "route")),
+        "metadata": metadata(owner, names.http_route(owner.resource.name), labels, annotations),
         "spec": spec,
     }
+
+
+def read_route(owner: Owner, live: Mapping[str, Any]) -> ObservedRoute:
+    """How a live HTTPRoute of ours divides requests, and whether Gateways know."""
+    weights = {
+        str(each.get("name")): int(each.get("weight", 1))
+        for rule in live["spec"].get("rules") or ()
+        for each in rule.get("backendRefs") or ()
+    }
+    named = {pool: weight for name, weight in weights.items() if (pool := names.pool_of_service(name)) is not None}
+    since = parse_time((live["metadata"].get("annotations") or {}).get(BACKENDS_SINCE))
+    service = weights.get(names.service(owner.resource.name), 1)
+    return ObservedRoute(Backends(service, named), since, _answered(live))
+
+
+def _answered(live: Mapping[str, Any]) -> bool:
+    """Whether every Gateway that says anything of the route says it of the route as it is.
+
+    One that does not accept it sends it nothing, so what it thinks of the backends does not matter.
+    """
+    generation = int(live["metadata"].get("generation") or 0)
+    for each in (live.get("status") or {}).get("parents") or ():
+        said = {condition["type"]: condition for condition in each.get("conditions") or ()}
+        accepted, resolved = said.get("Accepted") or {}, said.get("ResolvedRefs") or {}
+        if int(accepted.get("observedGeneration") or 0) < generation:
+            return False
+        if accepted.get("status") == "True" and (
+            resolved.get("status") != "True" or int(resolved.get("observedGeneration") or 0) < generation
+        ):
+            return False
+    return True
 
 
 def _rule(path: str | None, prefix: str, backends: list[dict[str, Any]]) -> dict[str, Any]:

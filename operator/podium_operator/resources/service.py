@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from podium_crds.keys import DATA_PORT, GRPC_PORT
+from podium_crds.keys import DATA_PORT, GRPC_PORT, LABEL_POOL
 from podium_operator.resources import names
 from podium_operator.resources.labels import child_labels, metadata, stable_label
 from podium_operator.state import Owner
@@ -32,6 +32,18 @@ def service(owner: Owner, *, grpc: bool = False) -> dict[str, Any]:
             "selector": {key: value},
             "ports": ports,
         },
+    }
+
+
+def pool_service(owner: Owner, pool: str) -> dict[str, Any]:
+    """Reaches the ready pods of one pool alone, for an HTTPRoute that divides requests by weight."""
+    name = names.pool_service(pool)
+    port = {"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(owner, name, child_labels(owner.resource, "pool-service")),
+        "spec": {"type": "ClusterIP", "selector": {LABEL_POOL: pool}, "ports": [port]},
     }
 
 

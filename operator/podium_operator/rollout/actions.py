@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from podium_crds.assignment import Assignment
-from podium_operator.state import Facts, KnownRevision, ObservedPod, Pool, Problem
+from podium_operator.state import Backends, Facts, KnownRevision, ObservedPod, Pool, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +123,9 @@ class Plan:
     facts: Facts
     actions: tuple[Action, ...] = ()
     requeue_after_s: float | None = None
+    backends: Backends | None = None
+    """How the HTTPRoute should divide requests, where one is asked for; None: as it does."""
+    pool_services: frozenset[str] = frozenset()
+    """Pools that need a Service of their own."""
+    drops_pool_services: bool = False
+    """Whether Services of other pools may go: no Gateway sends anything there."""

@@ -11,7 +11,7 @@ from math import ceil
 from podium_crds.assignment import LOADED_STATES
 from podium_crds.rollout import RolloutStep, RolloutStrategy
 from podium_crds.status import CanaryStatus, ResolvedStrategy
-from podium_operator.rollout import measured, parity
+from podium_operator.rollout import measured, parity, weights
 from podium_operator.rollout.analysis import Analysed, Finding, analysed, together
 from podium_operator.rollout.capacity import routable_count
 from podium_operator.state import Desired, Observed, ObservedPod, Pool
@@ -59,8 +59,9 @@ def stand(
             return Standing(at)
         return Standing(_begin(steps, passed + 1, now), waiting=_of(steps, passed + 1))
     at = at.model_copy(update={"weight": steps[at.step - 1].weight})
-    if home is None or not _reached(home, desired, at, now, in_place=in_place):
-        return Standing(at, waiting=f"pods to give {desired.target.name} {at.weight} % of the requests")
+    if home is None or not _reached(observed, home, desired, at, now, in_place=in_place):
+        who = "Gateways and pods" if desired.weighted and observed.route is not None and not in_place else "pods"
+        return Standing(at, waiting=f"{who} to give {desired.target.name} {at.weight} % of the requests")
     return _held(observed, desired, at, now)
 
 
@@ -123,12 +124,16 @@ def loaded_everywhere(pool: Pool, revision: str) -> bool:
     return bool(states) and all(state in LOADED_STATES for state in states)
 
 
-def _reached(home: Pool, desired: Desired, at: CanaryStatus, now: datetime, *, in_place: bool) -> bool:
+def _reached(
+    observed: Observed, home: Pool, desired: Desired, at: CanaryStatus, now: datetime, *, in_place: bool
+) -> bool:
     if in_place:
         bearing = [pod for pod in home.live_pods if pod.ready]
         return bool(bearing) and all(divides(pod, desired, at.weight) for pod in bearing)
     wanted, _ = pods_at(at.weight, desired.replicas)
-    return routable_count(home, desired.rollout, now) >= wanted
+    if routable_count(home, desired.rollout, now) < wanted:
+        return False
+    return weights.reached(observed, desired, home, at.weight, now)
 
 
 def divides(pod: ObservedPod, desired: Desired, weight: int) -> bool:

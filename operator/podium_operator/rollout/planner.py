@@ -16,7 +16,7 @@ from math import ceil
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ResolvedStrategy, RolloutPlan
-from podium_operator.rollout import assess, canary, hand, history, inplace, sizes
+from podium_operator.rollout import assess, canary, hand, history, inplace, shares, sizes, weights
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
@@ -190,9 +190,12 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
         waiting, due = waiting or step.waiting, step.due
         actions += step.actions
     actions += _restore(observed, context)
-    actions += sizes.towards(observed, context, course)
+    wanted = sizes.targets(observed, context, course)
+    divided = shares.divided(observed, context, course, wanted)
+    actions += sizes.towards(observed, context, course, divided.sizes)
     actions += history.pins(observed)
-    waiting = waiting or assess.missing(desired, course.home, now)
+    held = context.standing.waiting if context.standing is not None else ""
+    waiting = waiting or divided.waiting or held or assess.missing(desired, course.home, now)
     verdict = Verdict(
         course.goal,
         course.home,
@@ -206,7 +209,14 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
     facts = assess.facts(observed, desired, now, verdict)
     if facts.complete:
         actions += history.prune(observed, desired)
-    return Plan(facts, tuple(actions), _requeue(facts, due, now))
+    return Plan(
+        facts,
+        tuple(actions),
+        _requeue(facts, due, now),
+        divided.backends,
+        divided.pool_services,
+        weights.settled(observed, desired, now),
+    )
 
 
 def _announced(observed: Observed, desired: Desired, course: Course) -> RolloutPlan | None:

@@ -1,5 +1,7 @@
 """The sizes of the pools as actions: growth first, and what became empty is deleted."""
 
+from collections.abc import Mapping
+
 from podium_crds.rollout import RolloutSpec, RolloutStrategy
 from podium_operator.rollout import inplace, surge
 from podium_operator.rollout.actions import Action, CreatePool, DeletePool, ScalePool, Withdraw
@@ -8,14 +10,14 @@ from podium_operator.rollout.course import Course
 from podium_operator.state import Desired, Observed, Pool
 
 
-def towards(observed: Observed, context: inplace.Context, course: Course) -> list[Action]:
-    """Sizes of the pools, growth first, then what became empty is deleted."""
+def targets(observed: Observed, context: inplace.Context, course: Course) -> Mapping[int, int] | None:
+    """Wanted sizes by ordinal. None where pools stay as they are: none is there to take over, or all is halted."""
     desired, home = context.desired, course.home
     if home is None:
-        return _nothing(observed) if desired.replicas == 0 else []
-    others = tuple(pool for pool in observed.pools if pool.ordinal != home.ordinal and not pool.deleting)
+        return None
+    others = _others(observed, home)
     if desired.rollout.paused and any(pool.live_pods for pool in others):
-        return []
+        return None
     good = desired.current or next((p.promoted for p in others if any(pod.ready for pod in p.pods)), None)
     demand = surge.Demand(
         desired.replicas,
@@ -27,17 +29,32 @@ def towards(observed: Observed, context: inplace.Context, course: Course) -> lis
         else None,
         gpu_fits(observed, gpus_per_pod(context.known[course.goal].record)),
     )
-    targets = surge.replica_targets(home, others, demand)
+    return surge.replica_targets(home, others, demand)
+
+
+def towards(
+    observed: Observed, context: inplace.Context, course: Course, wanted: Mapping[int, int] | None
+) -> list[Action]:
+    """The actions that bring pools to these sizes."""
+    desired, home = context.desired, course.home
+    if home is None:
+        return _nothing(observed) if desired.replicas == 0 else []
+    if wanted is None:
+        return []
     actions: list[Action] = []
     if home.stamp is None:
-        actions.append(CreatePool(home.name, home.ordinal, context.known[course.goal], targets[home.ordinal]))
+        actions.append(CreatePool(home.name, home.ordinal, context.known[course.goal], wanted[home.ordinal]))
     changes = [
-        _resized(pool, home, targets[pool.ordinal], context)
-        for pool in (home, *others)
-        if pool.stamp is not None and targets[pool.ordinal] != pool.replicas
+        _resized(pool, home, wanted[pool.ordinal], context)
+        for pool in (home, *_others(observed, home))
+        if pool.stamp is not None and wanted[pool.ordinal] != pool.replicas
     ]
     changes.sort(key=lambda change: change.pool.replicas - change.replicas)
     return [*actions, *changes, *_empty(observed, home)]
+
+
+def _others(observed: Observed, home: Pool) -> tuple[Pool, ...]:
+    return tuple(pool for pool in observed.pools if pool.ordinal != home.ordinal and not pool.deleting)
 
 
 def _nothing(observed: Observed) -> list[Action]:

@@ -24,8 +24,8 @@ from podium_operator.resources.labels import SHAPE_HASH
 from podium_operator.resources.revision import controller_revision, quarantine_annotation, read_revision
 from podium_operator.resources.route import http_route
 from podium_operator.resources.secret import admin_key
-from podium_operator.resources.service import service
-from podium_operator.state import Problem
+from podium_operator.resources.service import pool_service, service
+from podium_operator.state import Backends, Problem
 
 GOLDEN = Path(__file__).parent / "golden"
 FULL: dict[str, Any] = {
@@ -81,6 +81,10 @@ CHILDREN = {
     "service-grpc": lambda: service(an_owner(), grpc=True),
     "route": lambda: http_route(an_owner(), GatewayRoute.model_validate({"parentRefs": [{"name": "public"}]})),
     "route-full": lambda: http_route(an_owner(), GatewayRoute.model_validate(ROUTE)),
+    "route-divided": lambda: http_route(
+        an_owner(), GatewayRoute.model_validate(ROUTE), Backends(3, {"minilm-0": 7, "minilm-1": 0}), START
+    ),
+    "service-of-a-pool": lambda: pool_service(an_owner(), "minilm-0"),
     "secret": lambda: admin_key(an_owner(), b"k" * 32, None, ""),
     "secret-rotated": lambda: admin_key(an_owner(), b"n" * 32, b"k" * 32, "1"),
     "disruption-budget-of-one": lambda: disruption_budget(an_owner(), 1),

@@ -223,6 +223,7 @@ def test_one_replica_in_a_surge_keeps_the_old_beside_the_new_until_the_steps_are
     asked = second(old, replicas=1, steps=[{"weight": 10}], strategy="Surge")
     new, _ = settle(world, asked, until=lambda _w, f: f.stage is Stage.PAUSED)
     assert sorted(world.serving()) == sorted([old.target.name, new.target.name])
+    assert "podium promote" in world.step(new).waiting
 
 
 def test_abort_gives_the_old_revision_all_traffic_and_is_a_no_op_once_complete() -> None:
