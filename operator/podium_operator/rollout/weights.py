@@ -1,7 +1,7 @@
 """How an HTTPRoute divides requests in a surge in steps: by the weight of the step, where whole pods cannot. PURE.
 
 The Service of all pools stays in the route. What its pods' own share is too much or too little goes straight to the
-pods of one pool, by a Service of that pool. Why so, and not to each pool by its weight: docs/decisions/0015.
+pods of one pool, by a Service of that pool. Why so, and not to each pool by its weight: docs/decisions/0016.
 Invariants, each with a test:
 - the Service of all pools never has weight 0;
 - a pool gets a weight only while two of its pods are routable by its own Service, and once every Gateway has answered
