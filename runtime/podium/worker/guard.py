@@ -11,6 +11,7 @@ What has neither is not found: a process that was forked without an exec and has
 Only the standard library, one thread.
 """
 
+import ctypes
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ MAX_LINE_BYTES = 32
 PATIENCE_S = 10.0
 """The kernel ends a killed process at once, unless it is stuck in a driver."""
 LOOK_EVERY_S = 0.02
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -31,12 +33,23 @@ def main() -> None:
     front_end, mark = int(sys.argv[1]), sys.argv[2].encode()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    be_silent()
+    # Whoever stops all of the front end's family, and kills the front end then, has stopped the guard too.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
     try:
         gone = os.pidfd_open(front_end)
     except ProcessLookupError:
         return
     sessions = follow(CONTROL_FD, gone)
     end_all(sessions, mark)
+
+
+def be_silent() -> None:
+    """Lets go of the front end's output: who reads it waits for its end."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        os.dup2(nothing, output)
+    os.close(nothing)
 
 
 def follow(control: int, gone: int) -> set[int]:

@@ -110,6 +110,17 @@ def test_nothing_is_left_of_a_front_end_that_is_killed(tmp_path: Path, start: st
         until(lambda: not any(lives(pid) for pid in everyone), f"the end of {everyone}")
 
 
+def test_a_guard_that_was_stopped_does_its_work_all_the_same(tmp_path: Path) -> None:
+    with started(tmp_path, "daemon") as (process, child):
+        everyone = below(process.pid)
+        guard = guard_of(process.pid)
+        for pid in everyone - {process.pid}:
+            os.kill(pid, signal.SIGSTOP)
+        process.signal(signal.SIGKILL)
+        process.ends()
+        until(lambda: not any(lives(pid) for pid in everyone), f"the end of {everyone}, guard {guard}, child {child}")
+
+
 def test_an_ordinary_end_leaves_nobody_either(tmp_path: Path) -> None:
     with started(tmp_path, "daemon") as (process, _):
         everyone = below(process.pid)

@@ -57,11 +57,13 @@ class Guard:
         self._tell(f"+{worker.pid}\n")
         worker.exited.add_done_callback(lambda _: self._tell(f"-{worker.pid}\n"))
 
-    def close(self) -> None:
-        """Nothing is told any more. It ends with the front end."""
+    async def close(self) -> None:
+        """Ends it: nobody is left for it to end. Idempotent."""
         if self._control >= 0:
             os.close(self._control)
             self._control = -1
+            self._process.kill()
+            await self._process.exited
 
     def _tell(self, line: str) -> None:
         """A pipe takes thousands of lines; one that is full has nobody at its end, and no worker waits for it."""

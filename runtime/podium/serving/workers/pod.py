@@ -123,7 +123,7 @@ class PodResources:
             child.kill()
             await child.exited
         if self._guard is not None:
-            self._guard.close()
+            await self._guard.close()
         self.run_devices.close()
         self.broker.close()
         self.arena.close()
