@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from podium.serving.revisions.callee import Callee
 from podium.serving.revisions.errors import RevisionFailedError
@@ -184,18 +184,21 @@ class HostedRevision:
         self.held = {member.name: self._groups.hold(member) for member in self._loaded}
         if self.is_urgent:
             self.promote()
-        for shared in self.held.values():
-            await self._groups.fetch(shared)
+        for member in self._loaded:
+            with self._named(member):
+                await self._groups.fetch(self.held[member.name])
         self._check_digests()
         self.enter(RevisionState.LOADING)
         groups: dict[str, Callee] = {
             member.name: RemoteGroup(member, self._groups.remotes) for member in self.spec.members if member.remote
         }
         for member in self._loaded:
-            groups[member.name] = await self._groups.start(self.held[member.name])
+            with self._named(member):
+                groups[member.name] = await self._groups.start(self.held[member.name])
         self.enter(RevisionState.WARMING)
         for member in self._loaded:
-            await self._warm(member, self.held[member.name])
+            with self._named(member):
+                await self._warm(member, self.held[member.name])
         codecs = None if self.spec.graph else next((shared.codecs for shared in self.held.values()), None)
         self.live = LiveRevision(self.resource, self.spec, groups, codecs)
 
@@ -205,7 +208,19 @@ class HostedRevision:
             if self._differs(member):
                 found, wanted = self.held[member.name].digest, member.artifact.digest
                 message = f"{member.artifact.uri or 'the inline files'} hashed to {found}, expected {wanted}"
-                raise RevisionFailedError(Reason.ARTIFACT_DIGEST_MISMATCH, message)
+                with self._named(member):
+                    raise RevisionFailedError(Reason.ARTIFACT_DIGEST_MISMATCH, message)
+
+    @contextmanager
+    def _named(self, member: Member) -> Iterator[None]:
+        """A failure in it is that of this member, which a pipeline's says."""
+        try:
+            yield
+        except RevisionFailedError as error:
+            if not self.spec.graph:
+                raise
+            message = f"model {member.name}: {error}"
+            raise RevisionFailedError(error.reason, message, error.exit_code) from error
 
     async def _warm(self, member: Member, shared: SharedGroup) -> None:
         if shared.is_warm or shared.group is None:
