@@ -86,8 +86,8 @@ def kill_container(served: Served, pod: Object, agent: Agent) -> float:
 class KillInPromotion:
     """Kills or halts the operator while it promotes the next revision: after the ConfigMap, and after `flips` pods.
 
-    From the moment when every pod has loaded the candidate, the operator runs a few milliseconds at a time, so that
-    the moment is found, not guessed. Make it before the change is applied; `strike` after.
+    It is halted while the candidate loads, and runs a few milliseconds at a time from then on, so that the moment is
+    found, not guessed. Make it before the change is applied; `strike` after.
     """
 
     served: Served
@@ -105,9 +105,10 @@ class KillInPromotion:
     def strike(self) -> None:
         """Return once the operator is dead, or halted."""
         pods = self.served.pods()
-        eventually("every pod has loaded", lambda: all(map(self._loaded, pods)), bool, timeout=120, every=0.05)
-        deadline = time.monotonic() + 60
+        eventually("every pod has the candidate", lambda: all(map(self._holds, pods)), bool, timeout=120, every=0.05)
         self.agent.send(self.operator, signal.SIGSTOP)
+        eventually("every pod has loaded", lambda: all(map(self._loaded, pods)), bool, timeout=60, every=0.05)
+        deadline = time.monotonic() + 60
         self._until_written(deadline)
         while (flipped := sum(map(self._flipped, pods))) < self.flips:
             assert time.monotonic() < deadline, "the operator never pushed"
@@ -130,6 +131,9 @@ class KillInPromotion:
                 assert time.monotonic() < deadline, "the operator never wrote the ConfigMap"
                 _slice(self.agent, self.operator)
                 time.sleep(_WATCH_DELAY_S)
+
+    def _holds(self, pod: Object) -> bool:
+        return any(each["name"] not in self.known for each in self.served.report(pod)["revisions"])
 
     def _loaded(self, pod: Object) -> bool:
         held = self.served.report(pod)["revisions"]
