@@ -23,7 +23,10 @@ from e2e.support.agents import Agent
 from e2e.support.installation import NAMESPACE, RELEASE, Images, Installation, build
 from e2e.support.kubectl import Kubectl
 from e2e.support.namespaces import Space, create, remove
+from e2e.support.waiting import NotSeenError, eventually
 
+REACHABLE_S = 30.0
+"""A cluster that has just come up routes its Services a moment after its nodes are ready."""
 _ORDER = (
     "test_cluster_smoke",
     "test_first_light",
@@ -172,9 +175,18 @@ def _answers(cluster: Cluster) -> bool:
 def _check_reachable(admin: Kubectl) -> None:
     """The tests' clients run on this machine and ask Services and pods at their own addresses."""
     address = admin.get("service", "kubernetes")["spec"]["clusterIP"]
+
+    def problem() -> OSError | None:
+        try:
+            socket.create_connection((address, 443), timeout=5).close()
+        except OSError as exc:
+            return exc
+        return None
+
     try:
-        socket.create_connection((address, 443), timeout=5).close()
-    except OSError as exc:
+        eventually("Services are reachable", problem, lambda exc: exc is None, timeout=REACHABLE_S)
+    except NotSeenError:
+        exc = problem()
         pytest.exit(
             f"Service addresses ({address}) are not reachable from this machine: {exc}. The clients of this suite run "
             "here: add routes for the cluster's Service and pod ranges, on kind by way of its nodes' addresses."

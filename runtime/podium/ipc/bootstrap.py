@@ -14,6 +14,8 @@ JOURNAL_FD = 5
 """Numbers under which a spawned worker finds its three descriptors."""
 FAMILY_VARIABLE = "PODIUM_FAMILY"
 """By which the guard knows whatever a model has started (podium.worker.guard)."""
+SPARED = ("PODIUM_GUARD", "1")
+"""Variable and value in the environment of an engine's own guard, which has work to do after the worker's end."""
 
 
 class Role(StrEnum):

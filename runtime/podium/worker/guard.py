@@ -29,8 +29,9 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Arguments: the front end's pid, and its mark as an environment has it."""
-    front_end, mark = int(sys.argv[1]), sys.argv[2].encode()
+    """Arguments: the front end's pid, its mark as an environment has it, and what the environment of an engine's own
+    guard has: that one ends by itself."""
+    front_end, mark, spared = int(sys.argv[1]), sys.argv[2].encode(), sys.argv[3].encode()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     be_silent()
@@ -41,7 +42,7 @@ def main() -> None:
     except ProcessLookupError:
         return
     sessions = follow(CONTROL_FD, gone)
-    end_all(sessions, mark)
+    end_all(sessions, mark, spared)
 
 
 def be_silent() -> None:
@@ -74,18 +75,18 @@ def follow(control: int, gone: int) -> set[int]:
             return alive
 
 
-def end_all(sessions: set[int], mark: bytes) -> None:
+def end_all(sessions: set[int], mark: bytes, spared: bytes) -> None:
     """Kills until nobody is left, since who is killed late may have started others meanwhile."""
     until = time.monotonic() + PATIENCE_S
-    while (left := members(sessions, mark)) and time.monotonic() < until:
+    while (left := members(sessions, mark, spared)) and time.monotonic() < until:
         for pid in left:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(LOOK_EVERY_S)
 
 
-def members(sessions: set[int], mark: bytes) -> list[int]:
-    """Living processes of these sessions, or with that mark; this one is none."""
+def members(sessions: set[int], mark: bytes, spared: bytes) -> list[int]:
+    """Living processes of these sessions, or with that mark; this one is none, nor are those to be spared."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -94,7 +95,8 @@ def members(sessions: set[int], mark: bytes) -> list[int]:
             state, _, _, session = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
             if state in "ZX":
                 continue
-            if int(session) in sessions or mark in (entry / "environ").read_bytes().split(b"\0"):
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if (int(session) in sessions or mark in environment) and spared not in environment:
                 found.append(int(entry.name))
     return found
 

@@ -15,6 +15,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from podium.ipc.bootstrap import SPARED
+
 _PREFIX = "podium-vllm-"
 _SOCKET_CHARS = 36
 """vLLM names each of its sockets by a UUID."""
@@ -102,6 +104,7 @@ def start_guard(folder: Path) -> "subprocess.Popen[bytes] | None":
         [sys.executable, "-I", "-S", "-c", _WATCH, str(os.getpid()), str(folder)],
         stdin=subprocess.DEVNULL,
         close_fds=True,
+        env={**os.environ, SPARED[0]: SPARED[1]},
         cwd="/",
     )
 

@@ -5,7 +5,7 @@ import os
 import secrets
 from contextlib import suppress
 
-from podium.ipc.bootstrap import FAMILY_VARIABLE
+from podium.ipc.bootstrap import FAMILY_VARIABLE, SPARED
 from podium.serving.workers.process import ChildProcess, spawn
 from podium.telemetry.logging import get_logger
 
@@ -42,7 +42,7 @@ class Guard:
         os.set_blocking(ours, False)
         try:
             # Without site-packages and the package's own imports it is 8 MiB and up in 20 ms.
-            arguments = ("-S", "-E", _file(), str(os.getpid()), f"{FAMILY_VARIABLE}={mark}")
+            arguments = ("-S", "-E", _file(), str(os.getpid()), f"{FAMILY_VARIABLE}={mark}", "=".join(SPARED))
             process = spawn(arguments, {CONTROL_FD: theirs}, {})
         except BaseException:
             os.close(ours)
