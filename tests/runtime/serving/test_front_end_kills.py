@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.runtime.serving.families import family, parents
 from tests.runtime.serving.processes import Podium, podium, until
 from tests.runtime.worker.stops import STOPS, begun, stop_at, stopped
 
@@ -41,27 +42,6 @@ spec:
   python: {{entrypoint: "models:Model", parameters: {{folder: "{folder}"}}}}
   batching: {{maxBatchSize: 1}}
 """
-
-
-def parents() -> dict[int, int]:
-    """Pid → parent's pid, of every process that has not ended."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            found[int(stat.parent.name)] = int(fields[1])
-    return found
-
-
-def family(pid: int) -> set[int]:
-    """A process and everything under it."""
-    tree, known = parents(), {pid}
-    while more := {child for child, parent in tree.items() if parent in known} - known:
-        known |= more
-    return known
 
 
 class Victim:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.runtime.serving.families import family, parents
 from tests.runtime.serving.processes import Podium, podium, until
 
 STARTS = {
@@ -60,30 +61,13 @@ spec:
 """
 
 
-def below(root: int) -> set[int]:
-    """A process and all its descendants that live."""
-    found = {root}
-    for _ in range(10):
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) in found and fields[0] != "Z":
-                found.add(int(stat.parent.name))
-    return found
-
-
 def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return pid in parents()
 
 
 def guard_of(front_end: int) -> int:
     """Pid of its guard."""
-    for pid in below(front_end):
+    for pid in family(front_end):
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if any(part.endswith(b"worker/guard.py") for part in command):
             return pid
@@ -103,30 +87,30 @@ def started(folder: Path, start: str) -> Iterator[tuple[Podium, int]]:
 @pytest.mark.parametrize("start", STARTS)
 def test_nothing_is_left_of_a_front_end_that_is_killed(tmp_path: Path, start: str) -> None:
     with started(tmp_path, start) as (process, child):
-        everyone = below(process.pid)
+        everyone = family(process.pid)
         assert child in everyone
         process.signal(signal.SIGKILL)
         process.ends()
-        until(lambda: not any(lives(pid) for pid in everyone), f"the end of {everyone}")
+        until(lambda: not everyone & parents().keys(), f"the end of {everyone}")
 
 
 def test_a_guard_that_was_stopped_does_its_work_all_the_same(tmp_path: Path) -> None:
     with started(tmp_path, "daemon") as (process, child):
-        everyone = below(process.pid)
+        everyone = family(process.pid)
         guard = guard_of(process.pid)
         for pid in everyone - {process.pid}:
             os.kill(pid, signal.SIGSTOP)
         process.signal(signal.SIGKILL)
         process.ends()
-        until(lambda: not any(lives(pid) for pid in everyone), f"the end of {everyone}, guard {guard}, child {child}")
+        until(lambda: not everyone & parents().keys(), f"the end of {everyone}, guard {guard}, child {child}")
 
 
 def test_an_ordinary_end_leaves_nobody_either(tmp_path: Path) -> None:
     with started(tmp_path, "daemon") as (process, _):
-        everyone = below(process.pid)
+        everyone = family(process.pid)
         process.signal(signal.SIGTERM)
         assert process.ends() == 0
-        until(lambda: not any(lives(pid) for pid in everyone), f"the end of {everyone}")
+        until(lambda: not everyone & parents().keys(), f"the end of {everyone}")
 
 
 def test_the_guard_ends_nobody_elses_processes(tmp_path: Path) -> None:
