@@ -1,11 +1,13 @@
 """The operator with exactly the rights that the chart gives it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.chart.rendering import CHART, KUBE_VERSION, helm
+from tests.integration.conftest import install_crds
 from tests.support.controlplane import ControlPlane
 from tests.support.manifests import a_model, a_pipeline
 from tests.support.operator_process import OperatorProcess
@@ -17,6 +19,14 @@ from podium_operator.kube.kinds import Ref
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(180)]
 
 _RIGHTS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount")
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[ControlPlane]:
+    """One of this file's own: an operator of all namespaces would take up whatever other tests have left behind."""
+    with ControlPlane() as plane:
+        install_crds(plane)
+        yield plane
 
 
 def rendered(namespace: str, *values: str) -> list[Manifest]:
