@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,22 +77,42 @@ def wrk(
     server: Running, pairs: Sequence[tuple[bytes, bytes]], connections: int, seconds: float, cpus: set[int]
 ) -> Load:
     """One run. Raises WrongAnswersError, NotToBeHad without wrk."""
+    return _run(server.contender.name, server.url, _script(server, pairs), connections, seconds, cpus)
+
+
+def wrk_binary(
+    url: str,
+    headers: Mapping[str, str],
+    pairs: Sequence[tuple[bytes, bytes]],
+    connections: int,
+    seconds: float,
+    cpus: set[int],
+) -> Load:
+    """One run with bodies of any bytes, each answer compared whole. Raises as `wrk`."""
+    lines = ["local head = {" + ", ".join(f"[ {_lua(key)} ] = {_lua(value)}" for key, value in headers.items()) + "}"]
+    path = "/" + url.split("/", 3)[3]
+    for body, answer in pairs:
+        lines.append(f"table.insert(requests, wrk.format('POST', {_lua(path)}, head, {_lua_bytes(body)}))")
+        lines.append(f"right[ {_lua_bytes(answer)} ] = true")
+    tables = "function init(args)\n" + "\n".join(lines) + "\nend"
+    return _run(url, url, SCRIPT % {"cut": _lua(""), "tables": tables}, connections, seconds, cpus)
+
+
+def _run(name: str, url: str, lua: str, connections: int, seconds: float, cpus: set[int]) -> Load:
     if shutil.which("wrk") is None:
         raise NotToBeHad("wrk is not installed (Debian package wrk)")
     with tempfile.TemporaryDirectory(prefix="podium-bench-") as directory:
         script = Path(directory) / "load.lua"
-        script.write_text(_script(server, pairs), encoding="utf-8")
+        script.write_text(lua, encoding="utf-8")
         placed = ["taskset", "-c", ",".join(map(str, sorted(cpus)))]
         tool = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}", f"--timeout={TIMEOUT_S}"]
-        command = [*placed, *tool, "-s", str(script), server.url]
+        command = [*placed, *tool, "-s", str(script), url]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
     if "@@" not in done.stdout:
         raise RuntimeError(f"wrk said {done.stdout[-500:]} {done.stderr[-500:]}")
     seen = json.loads(done.stdout.split("@@", 1)[1].splitlines()[0])
     if seen["wrong"] or seen["errors"]:
-        raise WrongAnswersError(
-            f"{server.contender.name}: {seen['wrong']} wrong answers, {seen['errors']} errors: {seen}"
-        )
+        raise WrongAnswersError(f"{name}: {seen['wrong']} wrong answers, {seen['errors']} errors: {seen}")
     rps = seen["requests"] / seen["us"] * 1e6
     return Load(seen["requests"], rps, seen["p50_us"], seen["p99_us"], seen["p999_us"])
 
@@ -112,3 +132,8 @@ def _script(server: Running, pairs: Sequence[tuple[bytes, bytes]]) -> str:
 def _lua(text: str) -> str:
     """A Lua string of any text."""
     return "[==[" + text + "]==]"
+
+
+def _lua_bytes(data: bytes) -> str:
+    """A Lua string of any bytes."""
+    return '"' + "".join(f"\\{byte:03d}" for byte in data) + '"'

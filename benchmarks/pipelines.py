@@ -1,119 +1,158 @@
-"""P5 in part: three steps in one pod against the same three over HTTP between three servers; and growth with the steps.
+"""P5: chains of steps in one pod, by size, by what a step does with its tensor and by length; and the same over HTTP.
 
-One client, one request at a time, Open Inference Protocol in binary on both sides, answers compared byte for byte. Over
-HTTP the client calls one server after the other, as an orchestrator would. The physical limit is the two copies of the
-body through the sockets, which both sides pay once at least: it is the row with one step.
+One client, one request at a time, then forty; every answer is compared byte for byte. Over HTTP the client calls one
+server after the other, as an orchestrator would; Ray Serve chains its deployments itself. What a hop costs is what a
+chain takes longer than one step, without the time in the models. The physical limit of a chain is one body in and one
+out; that of three HTTP hops is three times as much, so a pod can come to a third of three servers like itself.
 """
 
-import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from statistics import median
 
-import httpx
 import numpy as np
 
+from benchmarks import chains, load
+from benchmarks.chains import LENGTH, OIP, Asker, Way
 from benchmarks.result import Bar, Effort, Result
-from benchmarks.served import served
 
-SIZES = {"1 KB": 1 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
-STEPS = (1, 3, 4, 16)
-HOPS = 3
-TRIPS_PER_SECOND = {"1 KB": 60, "1 MB": 15, "10 MB": 3}
-"""Of one row and round, so that a round takes about the seconds asked for."""
-CODE = "class Model:\n    def infer(self, inputs):\n        return {'x': inputs['x']}\n"
-TENSOR = [{"name": "x", "dtype": "FP32", "shape": [-1, -1]}]
-MODEL = {
-    "source": {"uri": "configmap://code"},
-    "engine": "Python",
-    "python": {"entrypoint": "model:Model"},
-    "inputs": TENSOR,
-    "outputs": TENSOR,
+SIZES = {"1 KB": 1 << 10, "32 KB": 32 << 10, "1 MB": 1 << 20, "10 MB": 10 << 20}
+"""The first travels in messages, the second in slots."""
+LONG = 12
+CHAINS = {f"{kind}-{steps}": (kind, steps) for kind in chains.KINDS for steps in (1, LONG)} | {
+    f"passed-{steps}": ("passed", steps) for steps in (3, 48)
 }
-ARENA_BYTES = 256 << 20
-LENGTH = "inference-header-content-length"
+MAX_JSON = 1 << 20
+"""A larger tensor in JSON takes seconds at each of three servers."""
+SECONDS = 0.4
+"""Of each way, size and round, as a part of the effort's seconds."""
+MIN_TRIPS = 4
+TOGETHER = 40
+CROWDED = ("1 KB", "1 MB")
+
+Key = tuple[str, str]
+"""(size, way)."""
 
 
 def run(effort: Effort) -> Result:
-    """Milliseconds, median of rounds, for each size and way."""
-    found: dict[tuple[str, str], list[float]] = {}
-    with _servers() as ways, httpx.Client(timeout=60.0) as client:
+    """Medians of rounds."""
+    trips: defaultdict[Key, list[float]] = defaultdict(list)
+    models: defaultdict[Key, list[float]] = defaultdict(list)
+    crowds: defaultdict[str, list[load.Load]] = defaultdict(list)
+    copies: list[float] = []
+    with chains.pod(CHAINS) as (url, own), chains.services() as (others, missing):
         for _ in range(effort.rounds):
-            for size, nbytes in SIZES.items():
-                trips = max(3, round(effort.seconds * TRIPS_PER_SECOND[size] / len(ways)))
-                for way, urls in ways.items():
-                    found.setdefault((size, way), []).append(_median_ms(client, urls, nbytes, trips))
-    middle = {key: median(values) for key, values in found.items()}
-    rows = tuple({"size": size, "way": way, "p50_ms": round(value, 3)} for (size, way), value in middle.items())
-    return Result("pipelines", rows, _bars(middle))
-
-
-def _bars(middle: Mapping[tuple[str, str], float]) -> tuple[Bar, ...]:
-    def hop(size: str) -> float:
-        return (middle[size, "4 steps"] - middle[size, "1 steps"]) / 3
-
-    def share(size: str) -> float:
-        return middle[size, "3 steps"] / middle[size, "http"]
-
-    per_step = (middle["1 KB", "16 steps"] - middle["1 KB", "1 steps"]) / 15
-    return (
-        Bar("P5-hop", "a hop of 10 MB passed through, against one of 1 KB", hop("10 MB") / hop("1 KB"), 2.0),
-        Bar("P5-1MB", "end to end at 1 MB, against HTTP hops", share("1 MB"), 1 / 5),
-        Bar("P5-10MB", "end to end at 10 MB, against HTTP hops", share("10 MB"), 1 / 10),
-        Bar("P5-growth", "a step of 16, against a step of 4, at 1 KB", per_step / hop("1 KB"), 1.2),
-    )
-
-
-@contextmanager
-def _servers() -> Iterator[Mapping[str, list[str]]]:
-    """Way → the addresses that are asked, one after the other."""
-    code = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "code"}, "data": {"model.py": CODE}}
-    pipelines = [_pipeline(steps) for steps in STEPS]
-    hop = {"apiVersion": "podium.dev/v1alpha1", "kind": "InferenceModel", "metadata": {"name": "hop"}}
-    spec = {**MODEL, "sharedMemory": {"arenaBytes": ARENA_BYTES}}
-    with ExitStack() as stack:
-        pod = stack.enter_context(served([code, *pipelines]))
-        hops = [stack.enter_context(served([code, {**hop, "spec": spec}])) for _ in range(HOPS)]
-        ways = {f"{steps} steps": [f"{pod.url}/v2/models/chain-{steps}/infer"] for steps in STEPS}
-        yield {**ways, "http": [f"{each.url}/v2/models/hop/infer" for each in hops]}
-
-
-def _pipeline(steps: int) -> Mapping[str, object]:
-    sources = ["request.x", *(f"s{number}.x" for number in range(steps))]
-    listed = [
-        {"name": f"s{number}", "model": "pass", "inputs": [{"name": "x", "from": sources[number]}]}
-        for number in range(steps)
+            copies.append(_memcpy_ms(SIZES["10 MB"]))
+            for size, way in _points([*own, *others]):
+                took_ms, model_ms = _round(way, url, SIZES[size], SECONDS * effort.seconds)
+                trips[size, way.name].append(took_ms)
+                models[size, way.name].append(model_ms)
+            for size in CROWDED:
+                crowds[size].append(_crowd(own, SIZES[size], effort.seconds))
+    p50 = {key: median(values) for key, values in trips.items()}
+    worked = {key: median(values) for key, values in models.items()}
+    rows = [
+        {"size": size, "way": way, "p50_ms": round(value, 3), "in_models_ms": round(worked[size, way], 3)}
+        for (size, way), value in p50.items()
     ]
-    return {
-        "apiVersion": "podium.dev/v1alpha1",
-        "kind": "InferencePipeline",
-        "metadata": {"name": f"chain-{steps}"},
-        "spec": {
-            "models": [{"name": "pass", "inline": MODEL}],
-            "steps": listed,
-            "outputs": [{"name": "x", "from": sources[-1]}],
-            "sharedMemory": {"arenaBytes": ARENA_BYTES},
-        },
-    }
+    rows += [_crowd_row(size, loads) for size, loads in crowds.items()]
+    rows.append({"case": "memcpy of 10 MB", "ms": round(median(copies), 3)})
+    bars = [*_hop_bars(p50, worked, median(copies)), *_peer_bars(p50), *_growth_bars(p50), *_crowd_bars(crowds)]
+    return Result("pipelines", tuple(rows), tuple(bars), (*missing, LIMIT))
 
 
-def _median_ms(client: httpx.Client, urls: list[str], nbytes: int, trips: int) -> float:
-    sent = np.random.default_rng(nbytes).random((1, nbytes // 4), np.float32).tobytes()
-    times = []
-    for _ in range(trips + 1):
-        started, body = time.perf_counter(), sent
-        for url in urls:
-            body = _asked(client, url, body)
-        times.append((time.perf_counter() - started) * 1e3)
-        assert body == sent, "another answer than expected"
-    return median(times[1:])
+LIMIT = (
+    "a chain moves its tensor through two sockets, three HTTP hops through six: against three servers as quick as the "
+    "pod, one third is the least that can be"
+)
 
 
-def _asked(client: httpx.Client, url: str, x: bytes) -> bytes:
-    parameters = {"binary_data_size": len(x)}
-    entry = {"name": "x", "datatype": "FP32", "shape": [1, len(x) // 4], "parameters": parameters}
-    head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
-    answer = client.post(url, content=head + x, headers={LENGTH: str(len(head))})
-    answer.raise_for_status()
-    return answer.content[int(answer.headers[LENGTH]) :]
+def _points(ways: list[Way]) -> Iterator[tuple[str, Way]]:
+    for size, nbytes in SIZES.items():
+        for way in ways:
+            if way.protocol is not chains.JSON or nbytes <= MAX_JSON:
+                yield size, way
+
+
+def _round(way: Way, url: str, nbytes: int, seconds: float) -> tuple[float, float]:
+    """Median milliseconds of a trip, and the mean that its models took of it."""
+    tensor = np.random.default_rng(nbytes).random((1, nbytes // 4), np.float32).tobytes()
+    asker = Asker(way)
+    try:
+        asker.trip_s(tensor)
+        before = chains.model_seconds(url, way.pipeline) if way.pipeline else 0.0
+        took: list[float] = []
+        until = time.perf_counter() + seconds
+        while len(took) < MIN_TRIPS or time.perf_counter() < until:
+            took.append(asker.trip_s(tensor))
+        after = chains.model_seconds(url, way.pipeline) if way.pipeline else 0.0
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"{way.name} with {nbytes} bytes: {error}") from error
+    finally:
+        asker.close()
+    return median(took) * 1e3, (after - before) / len(took) * 1e3
+
+
+def _crowd(own: list[Way], nbytes: int, seconds: float) -> load.Load:
+    """Forty clients of the chain of three."""
+    way = next(way for way in own if way.name == "passed-3")
+    pairs, asker = [], Asker(way)
+    try:
+        for seed in range(4):
+            tensor = np.random.default_rng(seed).random((1, nbytes // 4), np.float32).tobytes()
+            asker.trip_s(tensor)  # compares
+            pairs.append((OIP.first(tensor), bytes(asker.ask(tensor))))
+    finally:
+        asker.close()
+    return load.wrk_binary(way.urls[0], {LENGTH: str(OIP.header_bytes(nbytes))}, pairs, TOGETHER, seconds, {0, 1})
+
+
+def _crowd_row(size: str, loads: list[load.Load]) -> dict[str, object]:
+    found = {name: round(median(getattr(each, name) for each in loads)) for name in ("rps", "p50_us", "p99_us")}
+    return {"size": size, "way": "passed-3", "clients": TOGETHER, **found}
+
+
+def _memcpy_ms(nbytes: int) -> float:
+    source, target = np.ones(nbytes, np.uint8), np.ones(nbytes, np.uint8)
+    took = []
+    for _ in range(9):
+        begun = time.perf_counter()
+        np.copyto(target, source)
+        took.append(time.perf_counter() - begun)
+    return median(took) * 1e3
+
+
+def _hop_bars(p50: Mapping[Key, float], worked: Mapping[Key, float], memcpy_ms: float) -> Iterator[Bar]:
+    def hop(kind: str, size: str) -> float:
+        long, one = (size, f"{kind}-{LONG}"), (size, f"{kind}-1")
+        return ((p50[long] - worked[long]) - (p50[one] - worked[one])) / (LONG - 1)
+
+    for kind, words in (("passed", "passed through"), ("placed", "written by ctx.output")):
+        for small in ("1 KB", "32 KB"):
+            ratio = hop(kind, "10 MB") / hop(kind, small)
+            yield Bar(f"P5-hop-{kind}-{small}", f"a hop of 10 MB {words}, over one of {small}", ratio, 2.0)
+    added = (hop("fresh", "10 MB") - hop("fresh", "1 KB")) / memcpy_ms
+    yield Bar("P5-hop-fresh", "what a fresh tensor of 10 MB adds to a hop, in memcpy of it", added, 1.2)
+
+
+def _peer_bars(p50: Mapping[Key, float]) -> Iterator[Bar]:
+    for size, limit in (("1 MB", 1 / 5), ("10 MB", 1 / 10)):
+        own = p50[size, "passed-3"]
+        for (other, way), value in p50.items():
+            if other == size and "-" not in way:
+                yield Bar(f"P5-{size}", f"end to end at {size}, over {way}", own / value, limit)
+
+
+def _growth_bars(p50: Mapping[Key, float]) -> Iterator[Bar]:
+    def step(steps: int) -> float:
+        return (p50["1 KB", f"passed-{steps}"] - p50["1 KB", "passed-1"]) / (steps - 1)
+
+    for steps in (LONG, 48):
+        yield Bar(f"P5-growth-{steps}", f"a step of {steps} over a step of 3, 1 KB", step(steps) / step(3), 1.2)
+
+
+def _crowd_bars(crowds: Mapping[str, list[load.Load]]) -> Iterator[Bar]:
+    for size, loads in crowds.items():
+        ratio = median(each.p99_us / each.p50_us for each in loads)
+        yield Bar(f"P5-tail-{size}", f"p99 over p50 of {TOGETHER} clients, {size}", ratio, 3.0)

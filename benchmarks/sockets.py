@@ -28,7 +28,7 @@ def load(server: Running, request: bytes, wanted: bytes, connections: int, secon
                 while time.perf_counter() < until:
                     begun = time.perf_counter()
                     line.sendall(request)
-                    body = _answer(line)
+                    body = answer(line)
                     taken.append(time.perf_counter() - begun)
                     if not body.endswith(wanted):
                         raise WrongAnswersError(f"{server.contender.name} answered {bytes(body[:200])!r}")
@@ -79,7 +79,7 @@ def _in_threads(work: Callable[[], None], count: int) -> None:
         thread.join()
 
 
-def _answer(line: socket.socket) -> bytearray:
+def answer(line: socket.socket) -> bytearray:
     """The body of the next answer. Raises ValueError for a status other than 200."""
     came = bytearray()
     while (end := came.find(b"\r\n\r\n")) < 0:
