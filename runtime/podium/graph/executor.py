@@ -7,7 +7,7 @@ of the answer. The first failure cancels the other steps and is raised, naming i
 
 import asyncio
 import random
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -77,8 +77,16 @@ class GraphRun:
         self._ready += [name for name, unmet in self._unmet.items() if not unmet]
         self._decide(REQUEST)
         kept: list[str] = []
+        await self._run_from(self._begin(held, kept), held, kept)
+        return kept
+
+    async def run_also(self, names: Iterable[str]) -> None:
+        """Runs steps that `walk` has kept. Raises as `execute`."""
+        await self._run_from(list(names), (), [])
+
+    async def _run_from(self, names: list[str], held: Collection[str], kept: list[str]) -> None:
+        """Runs these steps, and those that start as others end."""
         try:
-            names = self._begin(held, kept)
             while names or self._running:
                 if len(names) == 1 and not self._running:
                     ended = [await self._run_step(names[0])]  # a chain needs no task of its own
@@ -90,7 +98,6 @@ class GraphRun:
                 names = self._begin(held, kept)
         finally:
             await self._cancel_running()
-        return kept
 
     def inputs_of(self, name: str) -> dict[str, Tensor]:
         """What a step gets, borrowed from the run: an input that the request left out, as it may, is not there."""
@@ -117,13 +124,18 @@ class GraphRun:
                 answer[name] = tensor
         return answer
 
-    def outputs_of(self, name: str) -> dict[str, ValueRef]:
-        """Outputs of the graph for which this step is the first source that has a value, or will have one."""
+    def outputs_of(self, name: str, to_come: Collection[str] = ()) -> dict[str, ValueRef]:
+        """Outputs of the graph for which this step is the first source that has a value, or will have one.
+
+        `to_come`: steps whose values will be there, too.
+        """
         return {
             output: ref
             for output, refs in self._plan.outputs
             for position, ref in enumerate(refs)
-            if ref.producer == name and self._values.first(refs[:position]) is None
+            if ref.producer == name
+            and self._values.first(refs[:position]) is None
+            and not any(before.producer in to_come for before in refs[:position])
         }
 
     def release(self) -> None:

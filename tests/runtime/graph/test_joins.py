@@ -121,3 +121,34 @@ async def test_a_step_that_streams_is_the_source_of_what_nothing_before_it_has()
     assert await run.walk({"big"}) == ["big"]
     assert list(run.outputs_of("big")) == ["first"]
     run.release()
+
+
+async def test_a_step_whose_values_no_output_would_take_is_not_needed_beside_another_that_streams() -> None:
+    plan = graph(
+        {"first": "big.y|small.y", "second": "big.y|small.y", "third": "other.y"},
+        small={"model": "inc", "x": "request.x"},
+        big={"model": "inc", "x": "request.x", "when": {"from": "request.on", "equals": 1}},
+        other={"model": "inc", "x": "request.x"},
+    )
+    for on, needed in ((1, ["big", "other"]), (0, ["small", "other"])):
+        run = GraphRun(plan, {"x": tensor(1), "on": tensor(on)}, Members(inc=add_one), later(), Paces(plan))
+        kept = await run.walk({"big", "small", "other"})
+        assert sorted(name for name in kept if run.outputs_of(name, kept)) == sorted(needed)
+        run.release()
+
+
+async def test_steps_that_were_kept_can_be_run_after_all() -> None:
+    plan = graph(
+        {"first": "big.y", "second": "small.y"},
+        small={"model": "inc", "x": "request.x"},
+        big={"model": "inc", "x": "request.x"},
+    )
+    members = Members(inc=add_one)
+    run = GraphRun(plan, {"x": tensor(1)}, members, later(), Paces(plan))
+    assert sorted(await run.walk({"big", "small"})) == ["big", "small"]
+    assert not members.steps
+    await run.run_also(["small"])
+    assert members.steps == ["small"]
+    np.testing.assert_array_equal(run.outputs()["second"].array(), [2])
+    assert list(run.outputs()) == ["second"]
+    run.release()

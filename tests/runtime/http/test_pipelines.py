@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
@@ -45,6 +46,11 @@ data:
                 if n == 13:
                     raise ValueError("thirteen is right out")
                 yield {"word": np.array([f"w{n}"], object)}
+
+    class Shouts(Model):
+        def infer_stream(self, inputs):
+            for n in range(int(inputs["n"].reshape(-1)[0])):
+                yield {"word": np.array([f"W{n}!"], object), "tone": np.array(["high"], object)}
 
     class Slowly(Model):
         def infer_stream(self, inputs):
@@ -158,6 +164,36 @@ spec:
     - {name: still, from: quiet.y}
     - {name: broken, from: broken.y}
     - {name: seen, from: first.y}
+---
+apiVersion: podium.dev/v1alpha1
+kind: InferencePipeline
+metadata: {name: choice}
+spec:
+  models:
+    - name: words
+      inline:
+        source: {uri: "configmap://code"}
+        engine: Python
+        python: {entrypoint: "models:Words"}
+        inputs: [{name: n, dtype: INT64, shape: [-1]}]
+        outputs: [{name: word, dtype: BYTES, shape: [-1]}]
+    - name: shouts
+      inline:
+        source: {uri: "configmap://code"}
+        engine: Python
+        python: {entrypoint: "models:Shouts"}
+        inputs: [{name: n, dtype: INT64, shape: [-1]}]
+        outputs: [{name: word, dtype: BYTES, shape: [-1]}, {name: tone, dtype: BYTES, shape: [-1]}]
+  steps:
+    - {name: shout, model: shouts, when: {from: request.mode, equals: loud}, inputs: [{name: n, from: request.n}]}
+    - {name: speak, model: words, inputs: [{name: n, from: request.n}]}
+    - name: whisper
+      model: shouts
+      when: {from: request.mode, notEquals: loud, and: [{from: request.mode, notEquals: calm}]}
+      inputs: [{name: n, from: request.n}]
+  outputs:
+    - {name: word, fromFirst: [shout.word, whisper.word, speak.word]}
+    - {name: tone, fromFirst: [whisper.tone, shout.tone]}
 """
 
 
@@ -266,6 +302,24 @@ def test_a_branch_that_ends_in_a_streaming_step_streams(pipelines: Server) -> No
         assert [sorted(chunk["outputs"]) for _, chunk in chunks] == [["seen", "word"], ["word"], ["word"]]  # type: ignore[call-overload]
         assert chunks[0][1]["outputs"]["seen"]["data"] == [2.0]  # type: ignore[index]
         assert end == ("end", {"chunks": 3})
+
+
+def choose(server: Server, mode: str) -> list[dict[str, list[str]]]:
+    """Chunks of the pipeline that joins three streaming steps, as plain lists."""
+    typed = {"mode": {"dtype": "BYTES", "shape": [1], "data": [mode]}, "n": [2]}
+    answer = httpx.post(f"{server.url}/v1/pipelines/choice:stream", json={"inputs": typed}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    *chunks, (kind, end) = events(answer)
+    assert (kind, end) == ("end", {"chunks": len(chunks)})
+    found: list[dict[str, Any]] = [chunk["outputs"] for _, chunk in chunks]  # type: ignore[index]
+    return [{name: tensor["data"] for name, tensor in outputs.items()} for outputs in found]
+
+
+def test_the_branch_of_a_join_that_a_request_takes_streams_to_the_end(pipelines: Server) -> None:
+    loud = [{"word": [f"W{n}!"], "tone": ["high"]} for n in range(2)]
+    assert choose(pipelines, "loud") == loud
+    assert choose(pipelines, "soft") == loud
+    assert choose(pipelines, "calm") == [{"word": ["w0"]}, {"word": ["w1"]}]
 
 
 def test_a_step_that_streams_is_timed_to_its_end(pipelines: Server) -> None:

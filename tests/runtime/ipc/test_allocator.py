@@ -75,6 +75,18 @@ def test_a_slot_of_a_class_stays_as_long_as_it_is() -> None:
     assert allocator.resize(offset, (64 << 10) + 1) is None
 
 
+def test_large_ranges_that_are_freed_are_used_again_before_others() -> None:
+    """Their pages are mapped already in the processes that used them: no range is touched for the first time while an
+    earlier one is free."""
+    allocator = Allocator(64 * MIB)
+    held, seen = [allocator.allocate(10 * MIB)[0]], set[int]()
+    for _ in range(40):
+        held.append(allocator.allocate(10 * MIB)[0])
+        allocator.free(held.pop(0))
+        seen.update(held)
+    assert len(seen) == 2, "as many as are ever held at once"
+
+
 def test_an_arena_smaller_than_a_span_still_serves_single_slots() -> None:
     allocator = Allocator(3 * PAGE)
     offsets = {allocator.allocate(1)[0] for _ in range(3)}

@@ -26,7 +26,7 @@ from podium.ipc.tensor import Tensor
 from podium.serving.dispatch.direct import Answered, CallCancelled, Deliveries, DirectCall
 from podium.serving.dispatch.dispatcher import Dispatcher
 from podium.serving.dispatch.outcomes import disown
-from podium.serving.dispatch.streamed import StreamedAnswer
+from podium.serving.dispatch.streamed import FromWorkers, StreamedAnswer
 from podium.serving.dispatch.streams import Streams
 from podium.serving.dispatch.tally import Copies, Tally
 from podium.serving.workers.life import InstanceState
@@ -259,6 +259,11 @@ class WorkerGroup:
         return self._instances[0].forms
 
     @property
+    def surely_streams(self) -> bool:
+        """As `streams`: nobody else is to be asked."""
+        return self.streams
+
+    @property
     def streams_open(self) -> int:
         """Streams that a worker has in hand or that wait for one, those included that nobody reads any more."""
         return self._streams.active
@@ -275,7 +280,7 @@ class WorkerGroup:
             raise StreamingMismatch(f"{self.member.name} does not stream: its class has no infer_stream")
         if self._stopping:
             raise GroupStopped(f"{self.member.name} {self.member.version} is stopping")
-        return StreamedAnswer(self._streams, self._streams.open(inputs, request_id, deadline), counts)
+        return StreamedAnswer(FromWorkers(self._streams, self._streams.open(inputs, request_id, deadline)), counts)
 
     @contextmanager
     def behind(self) -> Iterator[None]:

@@ -28,12 +28,37 @@ class ChunkedAnswer(Protocol):
         """Closes it."""
 
 
+class Source(Protocol):
+    """Where the chunks of one answer come from."""
+
+    async def read(self) -> list[Outputs]:
+        """As ChunkedAnswer."""
+
+    def close(self) -> None:
+        """As ChunkedAnswer."""
+
+
+class FromWorkers:
+    """Of a worker of this pod."""
+
+    def __init__(self, streams: Streams, answer: OpenAnswer) -> None:
+        self._streams = streams
+        self._answer = answer
+
+    async def read(self) -> list[Outputs]:
+        """As Streams.read."""
+        return await self._streams.read(self._answer)
+
+    def close(self) -> None:
+        """As Streams.close."""
+        self._streams.close(self._answer)
+
+
 class StreamedAnswer:
     """One answer in chunks. Use it in `async with`; one reader."""
 
-    def __init__(self, streams: Streams, answer: OpenAnswer, counts: StreamCounts) -> None:
-        self._streams = streams
-        self._answer = answer
+    def __init__(self, source: Source, counts: StreamCounts) -> None:
+        self._source = source
         self._counts = counts
         self._clock = asyncio.get_running_loop().time
         self._opened = self._clock()
@@ -46,10 +71,10 @@ class StreamedAnswer:
 
         Calling it again says that the chunks before were delivered. Raises what ended the stream: DeadlineExceeded,
         WorkerDied, PoisonedRequest, ModelError, ContractBreach, InvalidInput, ClientTooSlow, ArenaExhausted,
-        GroupStopped.
+        GroupStopped; of a model of other pods RemoteUnavailable, RemoteFailed.
         """
         try:
-            chunks = await self._streams.read(self._answer)
+            chunks = await self._source.read()
         except asyncio.CancelledError:
             raise
         except BaseException:
@@ -89,4 +114,4 @@ class StreamedAnswer:
             self._has_ended = True
             self._counts.active -= 1
             self._counts.ended += 1
-            self._streams.close(self._answer)
+            self._source.close()

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from podium.ipc.tensor import Tensor
+from podium.serving.streamed import StreamedAnswer
+from podium.telemetry.counting import StreamCounts
 
 
 class Callee(Protocol):
@@ -17,4 +19,13 @@ class Callee(Protocol):
 
     @property
     def streams(self) -> bool:
-        """Whether it answers in chunks. Models of other pods do not."""
+        """Whether it answers in chunks. A model of other pods says so when it is asked; until then it may."""
+
+    @property
+    def surely_streams(self) -> bool:
+        """Whether that is known."""
+
+    def stream(
+        self, inputs: Mapping[str, Tensor], *, request_id: str, deadline: float, counts: StreamCounts
+    ) -> StreamedAnswer:
+        """An answer in chunks; the reader closes it. Inputs stay the caller's. Raises PodiumError."""

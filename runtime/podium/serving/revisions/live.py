@@ -145,18 +145,16 @@ class LiveRevision:
         return PipelineStream(run, self._streaming, open_stream, calls.ended)
 
     @property
-    def _streaming(self) -> frozenset[str]:
-        """Last steps of the graph that stream."""
+    def _streaming(self) -> Mapping[str, bool]:
+        """Last steps of the graph that stream, or may: each with whether that is known."""
         plan = self._plan
-        return (
-            frozenset(name for name in plan.last if self.groups[plan.steps[name].step.model].streams)
-            if plan
-            else frozenset()
-        )
+        if plan is None:
+            return {}
+        callees = {name: self.groups[plan.steps[name].step.model] for name in plan.last}
+        return {name: callee.surely_streams for name, callee in callees.items() if callee.streams}
 
     def _stream_of(self, member: str, inputs: Mapping[str, Tensor], request_id: str, deadline: float) -> StreamedAnswer:
         group = self.groups[member]
-        assert isinstance(group, WorkerGroup), "models of other pods do not stream"
         return group.stream(inputs, request_id=request_id, deadline=deadline, counts=self.stream_counts)
 
     def begin(

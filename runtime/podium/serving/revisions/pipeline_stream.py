@@ -26,14 +26,15 @@ class PipelineStream:
     """One answer in chunks. Use it in `async with`; one reader.
 
     What steps before the last one give to the answer is part of the first chunk. Where the request takes a branch that
-    ends in a step which does not stream, the whole answer is the one chunk.
+    ends in a step which does not stream, the whole answer is the one chunk. Of several last steps one streams: one that
+    is known to before one that may; the others of those that may are asked for their answer at once.
     """
 
     def __init__(
-        self, run: GraphRun, streaming: frozenset[str], open_stream: Open, ended: Callable[[str, float], None]
+        self, run: GraphRun, streaming: Mapping[str, bool], open_stream: Open, ended: Callable[[str, float], None]
     ) -> None:
-        """`streaming`: those of the plan's last steps that stream. The run is owned from here on. `ended` is told the
-        step that streamed, once, and how many seconds it took."""
+        """`streaming`: those of the plan's last steps that stream, or may, with whether that is known. The run is owned
+        from here on. `ended` is told the step that streamed, once, and how many seconds it took."""
         self._run = run
         self._streaming = streaming
         self._open = open_stream
@@ -72,24 +73,35 @@ class PipelineStream:
         self.close()
 
     async def _begin(self) -> list[Outputs]:
-        wanted = await self._run.walk(self._streaming)
-        if len(wanted) > 1:
-            raise StreamingMismatch(
-                f"steps {' and '.join(wanted)} would both stream for this request: only one step can; "
-                "ask for the answer at once, or give one of them a condition"
-            )
+        step = await self._walked()
         self._outputs = self._run.outputs()
-        if wanted:
-            self._streamed = self._run.outputs_of(wanted[0])
+        if step is not None:
+            self._streamed = self._run.outputs_of(step)
             for name in self._streamed.keys() & self._outputs.keys():
                 self._outputs.pop(name).release()  # another source, for requests that this step is not called for
-            self._start(wanted[0])
+            self._start(step)
         self._run.release()
         chunks = [self._named(chunk) for chunk in await self._chunks()]
         if not self._outputs:
             return chunks
         first = chunks[0] if chunks else {}
         return [{**self._outputs, **first}, *chunks[1:]]
+
+    async def _walked(self) -> str | None:
+        """Runs everything but the step that streams for this request, and returns that."""
+        kept = await self._run.walk(self._streaming)
+        wanted = [name for name in kept if self._run.outputs_of(name, kept)]  # no output takes the others' values
+        if len(wanted) < 2:
+            return wanted[0] if wanted else None
+        sure = [name for name in wanted if self._streaming[name]]
+        if len(sure) > 1:
+            raise StreamingMismatch(
+                f"steps {' and '.join(sure)} would both stream for this request: only one step can; "
+                "ask for the answer at once, or give one of them a condition"
+            )
+        chosen = sure[0] if sure else wanted[0]
+        await self._run.run_also(name for name in wanted if name != chosen)
+        return chosen
 
     def _note_end(self) -> None:
         ended, self._ended = self._ended, None
