@@ -14,6 +14,7 @@ from tests.runtime.serving.processes import RunningPod, running_pod
 from podium_crds.assignment import (
     Artifact,
     Assignment,
+    DrainPolicy,
     Generation,
     Graph,
     Member,
@@ -52,6 +53,7 @@ def pipeline(far: Member, **step: Any) -> Assignment:
         revisions=(revision,),
         traffic=(TrafficTarget(revision="both-1", weight=100),),
         promoted="both-1",
+        drain=DrainPolicy(propagation_seconds=0, drain_timeout_seconds=5, restart_grace_seconds=2),
     )
 
 

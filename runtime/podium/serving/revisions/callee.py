@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from podium.ipc.tensor import Tensor
-from podium.serving.streamed import StreamedAnswer
+from podium.serving.dispatch.streamed import StreamedAnswer
 from podium.telemetry.counting import StreamCounts
 
 

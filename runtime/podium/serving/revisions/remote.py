@@ -20,6 +20,7 @@ from podium.errors import (
     RemoteFailed,
     RemoteUnavailable,
     StreamsFull,
+    clipped,
 )
 from podium.frames import MEDIA_TYPE
 from podium.ipc.arena import Arena
@@ -253,7 +254,7 @@ class RemoteGroup:
         return self._refused(response.status_code, await _message(response), _retry_after(response))
 
     def _refused(self, status: int, message: str, wait_s: float) -> PodiumError:
-        told = f"{self._named} answered {status}: {message[:MAX_MESSAGE_CHARS]}"
+        told = f"{self._named} answered {status}: {clipped(message, MAX_MESSAGE_CHARS)}"
         if status == httpx.codes.SERVICE_UNAVAILABLE:
             return RemoteUnavailable(told, min(MAX_RETRY_AFTER_S, wait_s), sent=True)
         if status == httpx.codes.GATEWAY_TIMEOUT:
@@ -309,7 +310,7 @@ class _FromHere:
 
 
 async def _message(response: httpx.Response) -> str:
-    """What an error says, as far as it is kept."""
+    """What an error says."""
     raw = bytearray()
     async for chunk in response.aiter_raw():
         raw += chunk
@@ -320,7 +321,7 @@ async def _message(response: httpx.Response) -> str:
         text = told if isinstance(told, str) else str(told["message"])
     except (ValueError, KeyError, TypeError):
         text = raw.decode("utf-8", "replace")
-    return text[:MAX_MESSAGE_CHARS]
+    return text
 
 
 def _retry_after(response: httpx.Response) -> float:
