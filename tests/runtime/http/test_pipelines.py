@@ -335,7 +335,13 @@ def test_a_branch_that_does_not_stream_is_one_chunk(pipelines: Server) -> None:
     assert end == ("end", {"chunks": 1})
 
 
-def test_a_stream_that_breaks_names_the_step(pipelines: Server) -> None:
+def failures(server: Server, step: str) -> float:
+    """Requests of the pipeline that failed at the step."""
+    return series(server, "podium_step_failures_total", "model", "step").get(("talk", step), 0)
+
+
+def test_a_stream_that_breaks_names_the_step_and_counts_there(pipelines: Server) -> None:
+    before = {step: failures(pipelines, step) for step in ("loud", "broken")}
     *_, (kind, broken) = events(talk(pipelines, "talk", n=20))
     assert kind == "error"
     assert "step loud" in broken["error"]["message"]  # type: ignore[index]
@@ -343,6 +349,7 @@ def test_a_stream_that_breaks_names_the_step(pipelines: Server) -> None:
     before_a_byte = talk(pipelines, "break")
     assert before_a_byte.status_code == 500
     assert "step broken" in before_a_byte.json()["error"]["message"]
+    assert {step: failures(pipelines, step) - count for step, count in before.items()} == {"loud": 1, "broken": 1}
 
 
 def test_what_only_streams_cannot_be_asked_for_at_once_and_the_other_way_round(pipelines: Server) -> None:

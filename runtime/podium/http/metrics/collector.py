@@ -66,7 +66,7 @@ class PodCollector(Collector):
         yield from self._workers(shown)
         yield self._gc_pauses()
         yield self._loop_lag()
-        yield _steps(shown)
+        yield from _steps(shown)
 
     def _shown(self, loaded: list[LiveRevision]) -> list[LiveRevision]:
         for revision in loaded:
@@ -152,14 +152,19 @@ class PodCollector(Collector):
         return family
 
 
-def _steps(revisions: list[LiveRevision]) -> Metric:
-    family = HistogramMetricFamily(
-        "podium_step_duration_seconds", "Each step of a pipeline, all its attempts", labels=[*REVISION_LABELS, "step"]
+def _steps(revisions: list[LiveRevision]) -> Iterator[Metric]:
+    labels = [*REVISION_LABELS, "step"]
+    seconds = HistogramMetricFamily(
+        "podium_step_duration_seconds", "Each step of a pipeline, all its attempts", labels=labels
     )
+    failures = CounterMetricFamily("podium_step_failures", "Requests that failed at this step", labels=labels)
     for revision in revisions:
+        named = [revision.resource.name, revision.name]
         for step, histogram in revision.step_seconds.items():
-            add_histogram(family, [revision.resource.name, revision.name, step], histogram)
-    return family
+            add_histogram(seconds, [*named, step], histogram)
+        for step, count in revision.step_failures.items():
+            failures.add_metric([*named, step], count)
+    yield from (seconds, failures)
 
 
 def _copy_families() -> tuple[CounterMetricFamily, CounterMetricFamily]:

@@ -113,7 +113,7 @@ class LiveRevision:
         try:
             return await execute(plan, inputs, calls, deadline, self._paces)
         except GraphError as error:
-            self.step_failures[error.step] += 1
+            calls.failed(error.step)
             raise
 
     @property
@@ -142,7 +142,7 @@ class LiveRevision:
         def open_stream(step: str, given: Mapping[str, Tensor], due: float) -> StreamedAnswer:
             return self._stream_of(plan.steps[step].step.model, given, request_id, due)
 
-        return PipelineStream(run, self._streaming, open_stream, calls.ended)
+        return PipelineStream(run, self._streaming, open_stream, calls)
 
     @property
     def _streaming(self) -> Mapping[str, bool]:
@@ -193,3 +193,6 @@ class _MemberCalls:
 
     def ended(self, step: str, seconds: float) -> None:
         self._revision.step_seconds[step].add(seconds)
+
+    def failed(self, step: str) -> None:
+        self._revision.step_failures[step] += 1

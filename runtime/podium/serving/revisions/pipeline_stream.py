@@ -1,12 +1,12 @@
 """`PipelineStream`: the answer of a pipeline in chunks: all steps but the last run first, the last one streams."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
 from podium.errors import StreamingMismatch
-from podium.graph.errors import StepError
+from podium.graph.errors import GraphError, StepError
 from podium.graph.executor import GraphRun
 from podium.graph.plan import ValueRef
 from podium.ipc.tensor import Tensor
@@ -22,6 +22,16 @@ class Open(Protocol):
         """Raises as WorkerGroup.stream."""
 
 
+class Steps(Protocol):
+    """Who counts what became of steps."""
+
+    def ended(self, step: str, seconds: float) -> None:
+        """It ran for so long."""
+
+    def failed(self, step: str) -> None:
+        """The request failed at it."""
+
+
 class PipelineStream:
     """One answer in chunks. Use it in `async with`; one reader.
 
@@ -30,15 +40,14 @@ class PipelineStream:
     is known to before one that may; the others of those that may are asked for their answer at once.
     """
 
-    def __init__(
-        self, run: GraphRun, streaming: Mapping[str, bool], open_stream: Open, ended: Callable[[str, float], None]
-    ) -> None:
+    def __init__(self, run: GraphRun, streaming: Mapping[str, bool], open_stream: Open, steps: Steps) -> None:
         """`streaming`: those of the plan's last steps that stream, or may, with whether that is known. The run is owned
-        from here on. `ended` is told the step that streamed, once, and how many seconds it took."""
+        from here on. `steps` is told the step that streamed, once, and the one that failed."""
         self._run = run
         self._streaming = streaming
         self._open = open_stream
-        self._ended: Callable[[str, float], None] | None = ended
+        self._steps: Steps | None = steps
+        """None once it was told of the step that streamed."""
         self._started = 0.0
         self._step: str | None = None
         self._answer: StreamedAnswer | None = None
@@ -50,11 +59,16 @@ class PipelineStream:
 
     async def read(self) -> list[Outputs]:
         """As ChunkedAnswer. Raises StepError, MissingOutputError, BranchConditionError, StreamingMismatch."""
-        if not self._has_begun:
-            self._has_begun = True
-            return await self._begin()
-        self._release()
-        return [self._named(chunk) for chunk in await self._chunks()]
+        try:
+            if not self._has_begun:
+                self._has_begun = True
+                return await self._begin()
+            self._release()
+            return [self._named(chunk) for chunk in await self._chunks()]
+        except GraphError as error:
+            if self._steps is not None:
+                self._steps.failed(error.step)
+            raise
 
     def close(self) -> None:
         """Ends it wherever it stands. Idempotent."""
@@ -104,11 +118,11 @@ class PipelineStream:
         return chosen
 
     def _note_end(self) -> None:
-        ended, self._ended = self._ended, None
-        if ended is None or self._step is None:
+        steps, self._steps = self._steps, None
+        if steps is None or self._step is None:
             return
         now = asyncio.get_running_loop().time()
-        ended(self._step, now - self._started)
+        steps.ended(self._step, now - self._started)
         if (timeline := CURRENT.get()) is not None:
             timeline.add(Stage("step", self._started, now, self._step))
 
