@@ -83,11 +83,15 @@ class Backlog:
         run_s = policy.service.known_s(waiting.bucket, rows, now)
         if run_s > slack:
             return DeadlineExceeded(f"{slack * 1000:.0f} ms are left; the model takes about {run_s * 1000:.0f} ms")
-        if busy_s + policy.predicted_wait_s(self.queue.rows, waiting.bucket, workers) + run_s <= slack:
-            return None
-        ahead = self.queue.rows_ahead(waiting)
-        late_s = busy_s + policy.predicted_wait_s(ahead, waiting.bucket, workers) + run_s - slack
+        most_s = policy.slip_s(waiting.bucket)
+        starts_s = busy_s + policy.predicted_wait_s(self.queue.rows, waiting.bucket, workers)
+        if starts_s + min(most_s, starts_s) + run_s > slack:
+            ahead = self.queue.rows_ahead(waiting)
+            starts_s = busy_s + policy.predicted_wait_s(ahead, waiting.bucket, workers)
+        # A wait can be longer than predicted; what begins at once is not refused on a guess.
+        late_s = starts_s + min(most_s, starts_s) + run_s - slack
         if late_s <= 0:
+            waiting.expected_at = now + starts_s + run_s
             return None
         words = f"the answer would come about {late_s * 1000:.0f} ms after the deadline"
         return PredictedLate(words, min(30.0, max(1.0, late_s)))
@@ -114,8 +118,9 @@ class Backlog:
         waits = [self._wait_s(head, now) for head in self._heads(now)]
         return min((wait_s for wait_s in waits if wait_s > 0), default=None)
 
-    def take(self, now: float, *, workers: int, is_idle: bool) -> list[Waiting]:
-        """Closes the next batch; empty where there is none. `is_idle`: no batch of this model runs."""
+    def take(self, now: float, *, workers: int, is_idle: bool, begins_s: float = 0.0) -> list[Waiting]:
+        """Closes the next batch; empty where there is none. `is_idle`: no batch of this model runs. `begins_s`: until
+        its worker is done with the batch before."""
         while self._again:
             batch = [waiting for waiting in self._again.popleft() if not waiting.future.done()]
             if batch:
@@ -125,7 +130,7 @@ class Backlog:
             batch = self.queue.take(
                 head, Caps(self.policy.cap.rows, self.max_elements, room, self._hurry(head, now)), now
             )
-            if batch := self._in_time(batch, now, is_idle):
+            if batch := self._in_time(batch, now + begins_s, is_idle):
                 self._note_turn(batch, now, workers)
                 return batch
         return []
@@ -174,21 +179,24 @@ class Backlog:
             return None
         return now + 3 * self.policy.service.seconds(head.bucket, self.policy.cap.rows) * self.policy.stretch
 
-    def _in_time(self, batch: list[Waiting], now: float, is_idle: bool) -> list[Waiting]:
-        """The batch without those who would miss their deadline in it; empty, and the rest put back, to try anew.
+    def _in_time(self, batch: list[Waiting], begins: float, is_idle: bool) -> list[Waiting]:
+        """The batch without those who would miss their deadline in it, if it begins then; empty, and the rest put back,
+        to try anew.
 
         One who would make it in a smaller batch gets that where nobody else waits; else it goes, since serving it
         would cost the others theirs (Nexus: early drop).
         """
         service, bucket = self.policy.service, batch[0].bucket
-        runs_s = service.known_s(bucket, sum([waiting.rows for waiting in batch]), now)
-        late = [waiting for waiting in batch if now + runs_s > waiting.deadline]
-        if not late or (is_idle and service.is_stale(now, PROBE_AFTER_S)):
+        runs_s = service.known_s(bucket, sum([waiting.rows for waiting in batch]), begins)
+        late = [waiting for waiting in batch if begins + runs_s > waiting.deadline]
+        if not late or (is_idle and service.is_stale(begins, PROBE_AFTER_S)):
             return batch
-        hopeless = [w for w in late if now + service.known_s(bucket, w.rows, now) > w.deadline]
+        hopeless = [w for w in late if begins + service.known_s(bucket, w.rows, begins) > w.deadline]
         if not hopeless and not len(self.queue):
-            return self._shrunk(batch, late, now)
+            return self._shrunk(batch, late, begins)
         gone = set(late if len(self.queue) else hopeless)
+        if gone and (expected_at := batch[-1].expected_at):
+            self.policy.slip.observe(begins + runs_s - expected_at)
         for waiting in batch:
             if waiting in gone:
                 self.drop(waiting, DeadlineExceeded("the time left is less than the model takes"))
@@ -196,12 +204,12 @@ class Backlog:
                 self.queue.restore(waiting)
         return []
 
-    def _shrunk(self, batch: list[Waiting], late: list[Waiting], now: float) -> list[Waiting]:
+    def _shrunk(self, batch: list[Waiting], late: list[Waiting], begins: float) -> list[Waiting]:
         """As many of the most urgent as still make it; the others wait for the next batch."""
-        slack = min(waiting.deadline for waiting in late) - now
+        slack = min(waiting.deadline for waiting in late) - begins
         service, rows, kept = self.policy.service, 0, 0
         for waiting in batch:
-            if kept and service.known_s(waiting.bucket, rows + waiting.rows, now) > slack:
+            if kept and service.known_s(waiting.bucket, rows + waiting.rows, begins) > slack:
                 break
             rows += waiting.rows
             kept += 1

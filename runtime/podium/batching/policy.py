@@ -18,6 +18,8 @@ FORGET = 0.9
 SILENCE = 3.0
 """Expected gaps without an arrival after which nobody is expected any more."""
 STRETCH_FORGET = 0.8
+SLIP_FORGET = 0.9
+SLIP_DEVIATIONS = 4.0
 MAX_STRETCH = 50.0
 
 
@@ -43,6 +45,34 @@ class ArrivalGap:
         return self.mean_s
 
 
+@dataclass(slots=True)
+class Slip:
+    """How far answers come from where they were predicted: mean and mean deviation, as RFC 6298 follows round trips.
+
+    An overloaded model takes whatever it predicts to be just in time, so that without a margin the least error makes
+    all of it late.
+    """
+
+    mean_s: float = 0.0
+    deviation_s: float | None = None
+    """None until anything is known."""
+
+    def observe(self, seconds: float) -> None:
+        """An answer came so much after its prediction; before it: negative."""
+        if self.deviation_s is None:
+            self.mean_s, self.deviation_s = seconds, abs(seconds) / 2
+            return
+        apart = seconds - self.mean_s
+        self.mean_s += (1 - SLIP_FORGET) * apart
+        self.deviation_s += (1 - SLIP_FORGET) * (abs(apart) - self.deviation_s)
+
+    def margin_s(self, most_s: float) -> float:
+        """What a prediction should leave before a deadline, at most `most_s`; all of that until anything is known."""
+        if self.deviation_s is None:
+            return most_s
+        return min(most_s, max(0.0, self.mean_s) + SLIP_DEVIATIONS * self.deviation_s)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
     """What the policy sees of the batch that would close next."""
@@ -61,6 +91,7 @@ class BatchPolicy:
     max_delay_s: float = 0.0
     service: ServiceTimes = field(default_factory=ServiceTimes)
     arrivals: ArrivalGap = field(default_factory=ArrivalGap)
+    slip: Slip = field(default_factory=Slip)
     hand_off_s: float = 0.0
     """What a round trip takes beside the model; learned."""
     stretch: float = 1.0
@@ -94,6 +125,11 @@ class BatchPolicy:
         full, rest = divmod(rows_ahead, cap)
         seconds = full * self.service.seconds(bucket, cap) + (self.service.seconds(bucket, rest) if rest else 0.0)
         return seconds * self.stretch / max(1, workers)
+
+    def slip_s(self, bucket: Bucket) -> float:
+        """What a prediction leaves before a deadline for its own error: at most one full batch's turn, so that a wrong
+        estimate cannot keep requests out for long."""
+        return self.slip.margin_s(self.service.seconds(bucket, self.cap.rows) * self.stretch)
 
     def retry_after_s(self, waiting_rows: int, workers: int) -> float:
         """When a refused client may find room: what it takes to answer half of what waits; between 1 and 30 s."""

@@ -68,6 +68,8 @@ class Waiting:
     """A request behind it went first, since that one's length was nearer to the batch's; it happens once."""
     timeline: Timeline | None = None
     """Where its stages are noted, if they are."""
+    expected_at: float = 0.0
+    """When its answer was predicted for as it came; 0 where nothing was predicted."""
     promise: Promise | None = None
     """Room in the arena for its inputs and outputs, until its first dispatch takes it."""
 

@@ -16,6 +16,7 @@ from e2e.probers.load import NUMBER, Load, Sender
 from tests.runtime.serving.builders import CODE, SLOW_CODE, a_revision, an_assignment
 from tests.runtime.serving.processes import KEY, RunningPod, running_pod, until, write_mount
 
+from podium.serving.workers.priority import SERVING
 from podium_crds.assignment import Batching
 from podium_crds.batching import PaddingSpec, RaggedSpec
 from podium_crds.keys import ADMIN_REPORT_PATH
@@ -393,7 +394,7 @@ def test_what_is_promoted_before_it_is_loaded_runs_behind_what_serves_meanwhile(
 
 def is_held_back(pid: int) -> bool:
     return (
-        os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
+        os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0) + SERVING
         or os.sched_getscheduler(pid) == os.SCHED_BATCH
     )
 

@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 from podium.serving.dispatch.group import WorkerGroup
 from podium.serving.workers import priority
-from podium.serving.workers.priority import hold_back, let_go
+from podium.serving.workers.priority import Priority
 from podium.serving.workers.supervisor import Supervisor
 from podium.serving.workers.turns import LoadTurns
 from podium_crds.assignment import EngineKind
@@ -56,13 +56,24 @@ MEETING = """
 """
 
 
+def nice_above(thread: int) -> int:
+    """Its nice value above that of this process."""
+    return os.getpriority(os.PRIO_PROCESS, thread) - os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def session_nice(pid: int | str) -> int:
+    """Of the kernel's group for its session. Skips where there are none."""
+    file = Path(f"/proc/{pid}/autogroup")
+    if not file.exists():
+        pytest.skip("this kernel has no autogroups")
+    return int(file.read_text().rpartition("nice ")[2])
+
+
 def is_held_back(pid: int) -> bool:
-    """Every thread of the process runs behind others."""
+    """Every thread of the process runs behind workers that serve."""
     threads = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
     return all(
-        os.getpriority(os.PRIO_PROCESS, thread) > os.getpriority(os.PRIO_PROCESS, 0)
-        or os.sched_getscheduler(thread) == os.SCHED_BATCH
-        for thread in threads
+        nice_above(thread) > priority.SERVING or os.sched_getscheduler(thread) == os.SCHED_BATCH for thread in threads
     )
 
 
@@ -91,9 +102,22 @@ async def test_a_candidate_that_restarts_is_held_back_again(groups: GroupMaker) 
     assert is_held_back(group.stats().pids[0])
 
 
-async def test_what_is_to_serve_is_never_held_back(groups: GroupMaker) -> None:
+async def test_what_is_to_serve_is_never_held_back_but_runs_behind_the_front_end(groups: GroupMaker) -> None:
     group = await groups.start()
-    assert not is_held_back(group.stats().pids[0])
+    [pid] = group.stats().pids
+    assert not is_held_back(pid)
+    assert nice_above(pid) == priority.SERVING
+
+
+async def test_the_session_of_a_worker_stands_where_the_worker_does(groups: GroupMaker) -> None:
+    """Outside containers the kernel shares processors among sessions first."""
+    own = session_nice("self")
+    group = await candidate(groups)
+    [pid] = group.stats().pids
+    await eventually(lambda: session_nice(pid) == own + priority.LOADING)
+    group.promote()
+    await eventually(lambda: session_nice(pid) == own + priority.SERVING)
+    assert session_nice("self") == own
 
 
 async def test_torch_gets_its_threads_at_the_promotion(groups: GroupMaker) -> None:
@@ -125,16 +149,18 @@ async def test_both_ways_can_be_taken_back(monkeypatch: pytest.MonkeyPatch, may_
     if may_lower and not priority.can_lower_nice():
         pytest.skip("this process may not lower a nice value")
     monkeypatch.setattr(priority, "can_lower_nice", lambda: may_lower)
-    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})  # noqa: ASYNC221 - returns at once
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {}, setsid=True)  # noqa: ASYNC221 - returns at once
+    place = Priority(pid)
     try:
-        hold_back(pid)
+        place.hold_back()
         assert is_held_back(pid)
-        let_go(pid)
+        place.let_go()
         assert not is_held_back(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it is dead
-    hold_back(pid)
+    place.hold_back()
+    place.forget()
 
 
 async def test_a_candidate_s_instances_load_in_turns_on_half_of_the_processors(

@@ -39,6 +39,8 @@ class Answers:
         took = now - running.began
         credited = running.run is not None and running.run.is_credited
         self.policy.service.observe(running.requests[0].bucket, running.rows, took, now, credited=credited)
+        if expected_at := running.requests[-1].expected_at:
+            self.policy.slip.observe(now - expected_at)
         if not running.was_ahead:
             self.policy.observe_hand_off(max(0.0, took - run_s))
             self.tally.hand_off_s.add(max(0.0, took - run_s))

@@ -246,7 +246,9 @@ class Dispatcher:
 
     def _hand_ahead(self, now: float) -> None:
         for instance in self._ahead.workers(self._lanes, now):
-            batch = self.backlog.take(now, workers=len(self._instances), is_idle=False)
+            first = self.hands.first(instance)
+            begins_s = 0.0 if first is None else max(0.0, first.began + first.expected_s - now)
+            batch = self.backlog.take(now, workers=len(self._instances), is_idle=False, begins_s=begins_s)
             running = self._dispatch(instance, batch, now, Closed.AHEAD) if batch else None
             if running is not None:
                 running.was_ahead = True
@@ -359,8 +361,7 @@ class Dispatcher:
 
     def _refusal(self, waiting: Waiting) -> PodiumError | None:
         now = waiting.arrived
-        busy_until = min(running.began + running.expected_s for running in self.hands)
-        refusal = self.backlog.refusal(waiting, now, len(self._instances), max(0.0, busy_until - now))
+        refusal = self.backlog.refusal(waiting, now, len(self._instances), max(0.0, self.hands.free_at() - now))
         assert refusal is None or isinstance(refusal, (DeadlineExceeded, PredictedLate))
         return refusal
 

@@ -79,6 +79,12 @@ class Hands:
         batches = self._batches.get(instance)
         return batches[0] if batches else None
 
+    def free_at(self) -> float:
+        """When the first of those that hold something is expected to have answered all of it."""
+        return min(
+            [batches[0].began + sum([each.expected_s for each in batches]) for batches in self._batches.values()]
+        )
+
     def is_full(self, instance: Supervisor) -> bool:
         """True where another batch would be one too many."""
         return len(self._batches.get(instance, ())) >= MAX_IN_HAND

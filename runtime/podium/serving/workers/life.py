@@ -11,6 +11,7 @@ from podium.errors import ProtocolError, WorkerLoadError
 from podium.ipc.channel import Payloads
 from podium.ipc.protocol import PROTOCOL_VERSION, FromWorker, Hello, LoadFailed, Ready
 from podium.serving.workers.loading import load_reason
+from podium.serving.workers.priority import Priority
 from podium.serving.workers.process import ChildProcess
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Life:
     peer: bytes
     token: bytes
     process: ChildProcess
+    priority: Priority
     outcome: asyncio.Future[Ready]
     held_back: bool
     """Started as a candidate: behind others, with one intra-op thread."""

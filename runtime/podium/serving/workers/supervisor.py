@@ -35,7 +35,7 @@ from podium.serving.workers.llm_totals import LlmTotals
 from podium.serving.workers.loading import as_candidate, load_error
 from podium.serving.workers.memory import load_budget, overrun, too_large
 from podium.serving.workers.pod import PodResources
-from podium.serving.workers.priority import hold_back, let_go
+from podium.serving.workers.priority import Priority
 from podium.serving.workers.process import described_death, described_exit, memory_bytes_of_tree
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Artifact, Member
@@ -154,7 +154,7 @@ class Supervisor:
     def _let_go(self, life: Life) -> None:
         if life.held_back and not self.is_candidate:
             life.held_back = False
-            let_go(life.process.pid)
+            life.priority.let_go()
             with suppress(PeerGone, NoCredit):
                 self.send(Threads(self.epoch, self._member.engine.threads))
 
@@ -264,6 +264,7 @@ class Supervisor:
         self._pod.broker.unregister(life.peer)
         self._ready_since = None
         self.measured.end_life()
+        life.priority.forget()
         life.process.kill()
         await asyncio.wait((life.process.exited,), timeout=KILL_TIMEOUT_S)
         await self._pod.end_strays()
@@ -325,9 +326,11 @@ class Supervisor:
             self._pod.broker.unregister(peer)
             raise
         outcome: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        life = self._life = Life(peer, token, process, outcome, self.is_candidate)
+        life = self._life = Life(peer, token, process, Priority(process.pid), outcome, self.is_candidate)
         if life.held_back:
-            hold_back(process.pid)
+            life.priority.hold_back()
+        else:
+            life.priority.let_go()
         self._pod.broker.register(peer, self._hear, self._intrude)
         early.tell(peer, self._hear, self._intrude)
         return life
