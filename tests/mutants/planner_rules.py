@@ -104,6 +104,27 @@ MUTANTS = (
         f"{PLANNER}::test_a_pod_that_cannot_load_what_others_serve_degrades_and_rolls_nothing_back",
     ),
     Mutant(
+        "what was there before a surge comes back for one whose workers die",
+        "planner",
+        "        return hand.instead(observed, desired) if in_new_pods else None\n",
+        "        return None\n",
+        f"{PLANNER}::test_a_version_whose_workers_die_after_a_surge_gives_way_to_the_one_before_in_new_pods",
+    ),
+    Mutant(
+        "only within the rollback window",
+        "assess",
+        "    return any(moment is not None and now - moment <= window for moment in moments)\n",
+        "    return True\n",
+        f"{PLANNER}::test_a_version_that_has_served_for_longer_than_the_window_is_not_taken_back",
+    ),
+    Mutant(
+        "one pod whose workers die condemns nothing",
+        "failures",
+        "    if not known or not all(_keeps_dying(pod, held, is_new=is_new) for pod, held in known):\n",
+        "    if not known or not any(_keeps_dying(pod, held, is_new=is_new) for pod, held in known):\n",
+        f"{PLANNER}::test_one_pod_whose_workers_die_speaks_not_against_a_version_that_serves_in_others",
+    ),
+    Mutant(
         "a quarantine ends only by another spec or another word of the user",
         "history",
         "        and (known.name != desired.target.name or known.retry_token != desired.retry_token)\n",

@@ -77,6 +77,8 @@ class SimulatedCluster:
         self.gpus = gpus
         """GPUs of the only node; None: no GPU anywhere and room for everything."""
         self.fails: set[str] = set()
+        self.crashes: set[str] = set()
+        """Revisions whose workers keep dying once they serve."""
         self.differs: set[str] = set()
         """Revisions that answer otherwise than the one before."""
         self.measured: Measurement | None = None
@@ -299,7 +301,7 @@ class SimulatedCluster:
         self._settle(pod)
 
     def _settle(self, pod: SimPod) -> None:
-        for name in pod.settle(self.now, self.fails):
+        for name in pod.settle(self.now, self.fails, self.crashes):
             self.tried.setdefault(name, set()).add(pod.name)
 
     def _reconcile_deployments(self) -> None:

@@ -67,8 +67,9 @@ class SimPod:
         """As the readiness probe has it."""
         return self.ready_since is not None and self.terminating_since is None
 
-    def settle(self, now: datetime, fails: set[str]) -> list[str]:
-        """Does what is assigned, as far as it can by now; the revisions that it begins to load. `fails` never load."""
+    def settle(self, now: datetime, fails: set[str], crashes: set[str] | None = None) -> list[str]:
+        """Does what is assigned, as far as it can by now; the revisions that it begins to load. `fails` never load, the
+        workers of `crashes` keep dying once they are asked anything."""
         if self.applied is None:
             return []
         wanted = {revision.name for revision in self.applied.revisions}
@@ -86,9 +87,22 @@ class SimPod:
                 del self.held[name]
         # A pod that serves nothing yet may take a correction at once, though its mount still names what was before.
         assert len(self.held) <= 2 or self.active is None, f"{self.name} holds {sorted(self.held)}"
-        if self.active is not None and self.ready_since is None:
+        if self.active is not None and self.active in (crashes or ()):
+            self._crash(self.active, now)
+        elif self.active is not None and self.ready_since is None:
             self.ready_since = now
         return begun
+
+    def _crash(self, name: str, now: datetime) -> None:
+        """Another revision that is loaded takes over, as routing in the pod has it; else the pod is not ready."""
+        said = Failure(reason=Reason.RUNTIME_CRASH_LOOP, message="its workers keep dying", time=rfc3339(now))
+        self.held[name].failure = said
+        other = next((each for each, held in self.held.items() if each != name and held.state in LOADED_STATES), None)
+        if other is None:
+            self.ready_since = None
+            return
+        self.shares = {other: 100}
+        self.held[other].state, self.held[name].state = RevisionState.ACTIVE, RevisionState.READY
 
     def _route(self, applied: Assignment) -> None:
         able = {

@@ -32,7 +32,14 @@ class Verdict:
     """The step of a rollout in steps."""
 
 
-def failure(observed: Observed, desired: Desired) -> Problem | None:
+def is_new(observed: Observed, desired: Desired, now: datetime) -> bool:
+    """Whether the target was promoted within the rollback window."""
+    window = timedelta(seconds=desired.rollout.rollback_window_seconds)
+    moments = [pool.promoted_at for pool in observed.pools if pool.promoted == desired.target.name]
+    return any(moment is not None and now - moment <= window for moment in moments)
+
+
+def failure(observed: Observed, desired: Desired, now: datetime) -> Problem | None:
     """Why the target cannot serve, from what pods report and how their containers end."""
     target = desired.target
     pods = tuple(pod for pool in observed.pools for pod in pool.live_pods)
@@ -43,7 +50,7 @@ def failure(observed: Observed, desired: Desired) -> Problem | None:
         return Problem(Reason.ANALYSIS_FAILED, said.message)
     for pool in observed.pools:
         if pool.promoted == target.name:
-            looping = failures.crash_looping(pool)
+            looping = failures.crash_looping(pool) or failures.stranded(pool, is_new=is_new(observed, desired, now))
             if looping is not None:
                 return looping
         elif desired.chosen is not None and desired.chosen.resolved is RolloutStrategy.IN_PLACE:

@@ -53,6 +53,26 @@ def killed_while_loading(pool: Pool, candidate: KnownRevision) -> Problem | None
     return None
 
 
+def stranded(pool: Pool, *, is_new: bool) -> Problem | None:
+    """In every pod of the pool the workers of what it serves keep dying, and there is nothing else to serve.
+
+    One such pod alone may be that pod's trouble, or its node's. `is_new`: what it serves need not be down right now:
+    workers that keep dying come up again and again.
+    """
+    known = [(pod, held) for pod in pool.live_pods if (held := pod.holds(pool.promoted or "")) is not None]
+    if not known or not all(_keeps_dying(pod, held, is_new=is_new) for pod, held in known):
+        return None
+    return _problem(*min(known, key=lambda each: each[0].name))
+
+
+def _keeps_dying(pod: ObservedPod, held: RevisionReport, *, is_new: bool) -> bool:
+    """Its routing has nowhere else to go, so the revision stays the active one."""
+    failure = held.last_failure
+    is_down = is_new or (pod.report is not None and not pod.report.ready)
+    has_looped = failure is not None and failure.reason is Reason.RUNTIME_CRASH_LOOP
+    return held.state is RevisionState.ACTIVE and is_down and has_looped
+
+
 def crash_looping(pool: Pool) -> Problem | None:
     """A pod of the pool whose container keeps ending before it is ready."""
     for pod in sorted(pool.live_pods, key=lambda pod: pod.name):

@@ -50,9 +50,9 @@ def plan(observed: Observed, desired: Desired, now: datetime) -> Plan:
     if releases:
         verdict = Verdict(target.name, waiting="a quarantine to end")
         return Plan(assess.facts(observed, desired, now, verdict), releases, ROLLING_S)
-    failure = assess.failure(observed, desired)
+    failure = assess.failure(observed, desired, now)
     if failure is not None and target.quarantine is None and _condemns(failure, desired):
-        instead = fallback(observed, desired)
+        instead = fallback(observed, desired, in_new_pods=assess.is_new(observed, desired, now))
         if instead is not None:
             facts = assess.facts(observed, desired, now, Verdict(instead, failure=failure, strategy=desired.chosen))
             return Plan(facts, (Quarantine(target, failure, desired.retry_token),), ROLLING_S)
@@ -90,8 +90,11 @@ def _superseded_leader(observed: Observed, desired: Desired) -> Plan:
     return Plan(facts, (), BLOCKED_S)
 
 
-def fallback(observed: Observed, desired: Desired) -> str | None:
-    """What serves instead of a target that failed: another pool's revision, one kept warm, or the last good one."""
+def fallback(observed: Observed, desired: Desired, *, in_new_pods: bool = True) -> str | None:
+    """What serves instead of a target that failed: another pool's revision, one kept warm, or the last good one.
+
+    `in_new_pods`: of a target that served alone, what was there before it may come back in pods of its own.
+    """
     target = desired.target.name
     if desired.hand.rollback == target and desired.hand.rollback_to:
         return hand.instead(observed, desired)
@@ -107,8 +110,10 @@ def fallback(observed: Observed, desired: Desired) -> str | None:
     if desired.hand.rollback == target:
         return hand.instead(observed, desired)
     # Nowhere any more (the version was changed while nothing ran, say), but known to work.
+    if desired.current == target:
+        return hand.instead(observed, desired) if in_new_pods else None
     last_good = observed.revisions.get(desired.current or "")
-    if last_good is None or last_good.name == target or last_good.quarantine is not None:
+    if last_good is None or last_good.quarantine is not None:
         return None
     return last_good.name
 
