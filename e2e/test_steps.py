@@ -130,6 +130,40 @@ def test_a_canary_that_the_analysis_refuses_gives_its_share_back(
     assert condition(served.get(), "Available")[0] == "True"
 
 
+PARITY = {
+    "steps": [{"weight": 0, "pauseSeconds": 3}],
+    "analysis": {"parity": {"shadowPercent": 100, "minCompared": 20}},
+}
+
+
+def test_a_candidate_whose_answers_differ_never_answers_anybody_and_one_that_agrees_takes_over(space: Space) -> None:
+    first = Scaler(scale=2, instances=INSTANCES, rollout=PARITY).with_spec(idempotent=True)
+    served = space.served(first)
+    old, before = served.current(), served.identities()
+    with served.load() as probe:
+        probe.wait_for_successes(STEADY, timeout=60)
+        served.apply(first.at(3))
+        item = served.settled("Progressing", "False", "AnalysisFailed", timeout=120)
+        told = condition(item, "Progressing")
+        assert "y" in next(each["message"] for each in item["status"]["conditions"] if each["type"] == "Progressing")
+        differing = str(item["status"]["updateRevision"])
+        applied = time.time()
+        served.apply(first.at(2, loadSeconds=0.1))
+        served.ready(timeout=120)
+        agreeing, promoted = served.current(), time.time()
+        probe.wait_for_successes(STEADY, timeout=60, after=promoted)
+        scales = served.scales()
+        ledger = probe.stop()
+    print(ledger.told(), told)
+    assert len({old, differing, agreeing}) == 3
+    verdicts.nothing_failed(ledger)
+    verdicts.bodies_match(ledger, scales)
+    verdicts.answered_by(ledger, {old, agreeing})
+    assert set(ledger.between(0, applied).by_revision()) == {old}
+    verdicts.never_back(ledger, promoted, agreeing)
+    assert served.identities() == before
+
+
 def weight_of(served: Served, revision: str) -> int:
     """The share of a revision in the only pod."""
     (pod,) = served.pods()

@@ -76,6 +76,7 @@ class Scaler:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=lambda: {"uri": f"configmap://{CODE}"})
     rollout: Mapping[str, Any] = field(default_factory=dict)
+    smoke: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def at(self, scale: int, **parameters: Any) -> Scaler:
@@ -98,7 +99,9 @@ class Scaler:
     def definition(self) -> dict[str, Any]:
         """What a pipeline's inline member holds."""
         tensor = {"dtype": "FP32", "shape": [-1, 1]}
+        smoke = {} if self.smoke is None else {"smokeTest": dict(self.smoke)}
         return {
+            **smoke,
             "version": self.version,
             "source": dict(self.source),
             "engine": "Python",
@@ -132,7 +135,15 @@ class Chain:
     replicas: int = 1
     propagation_seconds: int = 3
     instances: int = 1
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """How its second member is to behave."""
+    smoke: Mapping[str, Any] | None = None
+    """Of its second member."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, second: int, **parameters: Any) -> Chain:
+        """The next version: another second factor, and how that member is to behave."""
+        return replace(self, second=second, parameters=parameters)
 
     def with_replicas(self, replicas: int) -> Chain:
         """The same with another number of pods."""
@@ -152,9 +163,13 @@ class Chain:
         """`spec.version`."""
         return f"x{self.scale}"
 
+    def last(self) -> Scaler:
+        """The member that gives the answer."""
+        return Scaler(scale=self.second, parameters=self.parameters, smoke=self.smoke)
+
     def manifest(self) -> dict[str, Any]:
         """The resource as a user would write it."""
-        members = {"first": Scaler(scale=self.first), "second": Scaler(scale=self.second)}
+        members = {"first": Scaler(scale=self.first), "second": self.last()}
         delay = {"name": "delay", "from": "request.delay"}
         spec = {
             "version": self.version,
