@@ -4,7 +4,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +36,19 @@ CODE = "class Model:\n    def load(self, ctx):\n        self.ctx = ctx\n    def 
 _INFER = re.compile(r'podium_batch_stage_seconds_sum\{.*?model="(?P<model>[^"]+)".*?stage="infer".*?\} (?P<sum>\S+)')
 
 
+Parts = Sequence[bytes | memoryview]
+"""Of a body, sent one after the other: what is large is not copied to be put behind what is small."""
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """How a tensor of one row is sent, and a step's answer sent on to the next."""
 
-    first: Callable[[bytes], bytes]
+    first: Callable[[bytes], Parts]
     """FP32 bytes → body."""
-    onward: Callable[[bytearray, int], bytes | bytearray]
+    onward: Callable[[memoryview, int], Parts]
     """(answer, bytes of the tensor) → body of the next request."""
-    tensor: Callable[[bytearray, int], bytes]
+    tensor: Callable[[memoryview, int], memoryview | bytes]
     """(answer, bytes of the tensor) → FP32 bytes."""
     header_bytes: Callable[[int], int] = lambda _: 0
     """Bytes of the tensor → length of the JSON before it; 0: none."""
@@ -69,6 +73,7 @@ class Asker:
         self._protocol = way.protocol
         self._heads: list[str] = []
         self._lines: list[socket.socket] = []
+        self._memory = bytearray()
         for url in way.urls:
             parsed = httpx.URL(url)
             self._heads.append(f"POST {parsed.path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
@@ -80,20 +85,22 @@ class Asker:
         begun = time.perf_counter()
         answer = self.ask(tensor)
         took = time.perf_counter() - begun
-        if self._protocol.tensor(answer, len(tensor)) != tensor:
+        if not sockets.same(self._protocol.tensor(answer, len(tensor)), tensor):
             raise ValueError("another tensor came back than was sent")
         return took
 
-    def ask(self, tensor: bytes) -> bytearray:
-        """Body of the last answer."""
-        body: bytes | bytearray = self._protocol.first(tensor)
-        answer = bytearray()
+    def ask(self, tensor: bytes) -> memoryview:
+        """Body of the last answer, until the next is asked for."""
+        body = self._protocol.first(tensor)
+        answer = memoryview(b"")
         for number, line in enumerate(self._lines):
             if number:
                 body = self._protocol.onward(answer, len(tensor))
-            line.sendall(f"{self._heads[number]}{self._length(len(tensor), len(body))}\r\n".encode())
-            line.sendall(body)
-            answer = sockets.answer(line)
+            small = len(body) - 1
+            head = f"{self._heads[number]}{self._length(len(tensor), sum(map(len, body)))}\r\n".encode()
+            line.sendall(b"".join((head, *body[:small])))
+            line.sendall(body[small])
+            answer = sockets.answer(line, self._memory)
         return answer
 
     def _length(self, nbytes: int, total: int) -> str:
@@ -113,15 +120,15 @@ def oip_head(nbytes: int) -> bytes:
 
 
 OIP = Protocol(
-    lambda x: oip_head(len(x)) + x,
-    lambda answer, nbytes: oip_head(nbytes) + answer[-nbytes:],
-    lambda answer, nbytes: bytes(answer[-nbytes:]),
+    lambda x: (oip_head(len(x)), x),
+    lambda answer, nbytes: (oip_head(nbytes), answer[-nbytes:]),
+    lambda answer, nbytes: answer[-nbytes:],
     lambda nbytes: len(oip_head(nbytes)),
 )
-RAW = Protocol(lambda x: x, lambda answer, _: answer, lambda answer, _: bytes(answer))
+RAW = Protocol(lambda x: (x,), lambda answer, _: (answer,), lambda answer, _: answer)
 JSON = Protocol(
-    lambda x: orjson.dumps({"x": np.frombuffer(x, np.float32).astype(float).tolist()}),
-    lambda answer, _: answer,
+    lambda x: (orjson.dumps({"x": np.frombuffer(x, np.float32).astype(float).tolist()}),),
+    lambda answer, _: (answer,),
     lambda answer, _: np.array(orjson.loads(answer)["x"], np.float32).tobytes(),
 )
 

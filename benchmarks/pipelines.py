@@ -110,7 +110,7 @@ def _crowd(own: list[Way], nbytes: int, seconds: float) -> load.Load:
         for seed in range(4):
             tensor = np.random.default_rng(seed).random((1, nbytes // 4), np.float32).tobytes()
             asker.trip_s(tensor)  # compares
-            pairs.append((OIP.first(tensor), bytes(asker.ask(tensor))))
+            pairs.append((b"".join(OIP.first(tensor)), bytes(asker.ask(tensor))))
     finally:
         asker.close()
     return load.wrk_binary(way.urls[0], {LENGTH: str(OIP.header_bytes(nbytes))}, pairs, TOGETHER, seconds, {0, 1})
