@@ -18,6 +18,11 @@ FORGET = 0.9
 SILENCE = 3.0
 """Expected gaps without an arrival after which nobody is expected any more."""
 STRETCH_FORGET = 0.8
+RETURNS_FORGET = 0.8
+LIKELY = 0.75
+"""Share of answered clients that must come back for the others to be made to wait for them."""
+PATIENCE = 1.5
+"""How much longer than it has taken them so far is waited."""
 SLIP_FORGET = 0.9
 SLIP_DEVIATIONS = 4.0
 MAX_STRETCH = 50.0
@@ -43,6 +48,51 @@ class ArrivalGap:
         if self.mean_s is None or self.last is None or now - self.last > SILENCE * self.mean_s:
             return None
         return self.mean_s
+
+
+@dataclass(slots=True)
+class Returns:
+    """Clients that ask again as soon as they are answered: how many of those do, and how soon. Learned by exponential
+    averaging over batches, from as many arrivals after an answer as it answered.
+
+    Many such clients fall into groups that take turns: while one's batch runs the others wait, and each batch is as
+    large as its group. A pause of the worker, as long as those who were just answered need to ask again, makes one
+    group of them.
+    """
+
+    share: float = 0.0
+    seconds: float = 0.0
+    """From an answer to the last who came back."""
+    _since: float | None = None
+    _answered: int = 0
+    _came: int = 0
+    _last: float = 0.0
+
+    def answered(self, requests: int, now: float) -> None:
+        """A batch of so many was answered."""
+        if self._since is not None and self._answered:
+            new = 1 - RETURNS_FORGET
+            self.share += new * (self._came / self._answered - self.share)
+            if self._came:
+                took = self._last - self._since
+                self.seconds = took if not self.seconds else self.seconds + new * (took - self.seconds)
+        self._since, self._answered, self._came = now, requests, 0
+
+    def came(self, now: float, within_s: float) -> None:
+        """A request came; counted as a return up to `within_s` after an answer."""
+        if self._came < self._answered and self._since is not None and now - self._since <= within_s:
+            self._came += 1
+            self._last = now
+
+    def pay(self, fixed_s: float) -> bool:
+        """Whether those who are answered are likely to be back sooner than a forward of their own would cost."""
+        return self.share >= LIKELY and PATIENCE * self.seconds < fixed_s
+
+    def wait_s(self, now: float, most_s: float) -> float:
+        """How long those who are missing should still be waited for."""
+        if self._since is None or self._came >= self._answered:
+            return 0.0
+        return max(0.0, self._since + min(most_s, PATIENCE * self.seconds) - now)
 
 
 @dataclass(slots=True)
@@ -91,6 +141,7 @@ class BatchPolicy:
     max_delay_s: float = 0.0
     service: ServiceTimes = field(default_factory=ServiceTimes)
     arrivals: ArrivalGap = field(default_factory=ArrivalGap)
+    returns: Returns = field(default_factory=Returns)
     slip: Slip = field(default_factory=Slip)
     hand_off_s: float = 0.0
     """What a round trip takes beside the model; learned."""
@@ -99,13 +150,22 @@ class BatchPolicy:
 
     def wait_s(self, batch: OpenBatch, now: float) -> float:
         """How long an idle worker should still wait for company; 0: close the batch now."""
-        remaining = min(self.max_delay_s - (now - batch.oldest_arrival), self._slack_s(batch, now))
-        if remaining <= 0 or batch.rows >= self.cap.rows:
+        slack_s = self._slack_s(batch, now)
+        if slack_s <= 0 or batch.rows >= self.cap.rows:
+            return 0.0
+        if self.expects_returns(batch.bucket) and (back_s := self.returns.wait_s(now, self.max_delay_s)) > 0:
+            return min(back_s, slack_s)
+        remaining = min(self.max_delay_s - (now - batch.oldest_arrival), slack_s)
+        if remaining <= 0:
             return 0.0
         gap = self.arrivals.expected_s(now)
         if gap is None or gap > remaining:
             return 0.0
         return min(gap, remaining) if self.service.fixed(batch.bucket) > batch.rows * gap else 0.0
+
+    def expects_returns(self, bucket: Bucket) -> bool:
+        """Whether a worker should be idle until those it has just answered have asked again."""
+        return self.max_delay_s > 0 and self.returns.pay(self.service.fixed(bucket))
 
     def observe_hand_off(self, seconds: float) -> None:
         """What a round trip took beside the model."""

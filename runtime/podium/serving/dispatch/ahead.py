@@ -44,9 +44,12 @@ class HandAhead:
         first = self.hands.first(instance)
         if first is None or first.run is None or not instance.ready or self.hands.is_full(instance):
             return False
-        due = self._due(first)
-        if not ((due is not None and due <= now) or self.backlog.is_full(now)):
-            return False
+        if not self.backlog.is_full(now):
+            due = self._due(first)
+            if due is None or due > now:
+                return False
+            if self.backlog.policy.expects_returns(first.requests[0].bucket):
+                return False  # those whom this batch answers are to be in the next one
         # A free worker would begin at once, as soon as there is a credit for it.
         return not lane.has_free_worker() and not lane.is_contended(now) and self.backlog.next_run_s(now) is not None
 

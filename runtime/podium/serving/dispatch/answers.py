@@ -39,6 +39,8 @@ class Answers:
         took = now - running.began
         credited = running.run is not None and running.run.is_credited
         self.policy.service.observe(running.requests[0].bucket, running.rows, took, now, credited=credited)
+        if self.policy.max_delay_s:
+            self.policy.returns.answered(len(running.requests), now)
         if expected_at := running.requests[-1].expected_at:
             self.policy.slip.observe(now - expected_at)
         if not running.was_ahead:

@@ -154,6 +154,8 @@ class Dispatcher:
             raise
         gap = self.policy.arrivals.expected_s(waiting.arrived)
         self.policy.arrivals.observe(waiting.arrived)
+        if self.policy.max_delay_s:
+            self.policy.returns.came(waiting.arrived, self.policy.max_delay_s)
         self.tally.requests += 1
         self.idle.clear()
         self._watch.add(waiting.deadline)
