@@ -89,9 +89,11 @@ def echoes(count: int, *, width: int = ECHO_WIDTH) -> list[Mapping[str, object]]
 
 
 def works(work: str, names: list[str], max_batch: int) -> list[Mapping[str, object]]:
-    """Models of 10 ms + 0.3 ms a row; `work`: sleeping or burning."""
+    """Models of 10 ms + 0.3 ms a row; `work`: sleeping or burning. Those that batch may wait 5 ms for company."""
     engine = _python(f"work:{work.capitalize()}", "work")
-    return [_code("work", WORK), *(_model(name, 1, engine, width=8, max_batch=max_batch) for name in names)]
+    delay_us = 5000 if max_batch > 1 else 0
+    models = (_model(name, 1, engine, width=8, max_batch=max_batch, max_delay_us=delay_us) for name in names)
+    return [_code("work", WORK), *models]
 
 
 def poisonable() -> list[Mapping[str, object]]:
@@ -121,9 +123,15 @@ def stack(instances: int, directory: Path) -> list[Mapping[str, object]]:
 
 
 def _model(
-    name: str, instances: int, engine: Mapping[str, object], width: int, max_batch: int | None = None
+    name: str,
+    instances: int,
+    engine: Mapping[str, object],
+    width: int,
+    max_batch: int | None = None,
+    max_delay_us: int = 0,
 ) -> Mapping[str, object]:
-    batching = {"batching": {"maxBatchSize": max_batch}} if max_batch else {}
+    delay = {"maxDelayMicroseconds": max_delay_us} if max_delay_us else {}
+    batching = {"batching": {"maxBatchSize": max_batch, **delay}} if max_batch else {}
     return {
         "apiVersion": "podium.dev/v1alpha1",
         "kind": "InferenceModel",

@@ -9,7 +9,6 @@ from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
@@ -42,10 +41,11 @@ class Browser:
         return self._driver.execute_script(script, *arguments)
 
     def texts(self, selector: str) -> list[str]:
-        """What everything that matches says, in a drawing too."""
-        return [
-            str(each.get_attribute("textContent")) for each in self._driver.find_elements(By.CSS_SELECTOR, selector)
-        ]
+        """What everything that matches says, in a drawing too; at one moment, since the page redraws itself."""
+        found: list[str] = self.run(
+            "return Array.from(document.querySelectorAll(arguments[0]), found => found.textContent)", selector
+        )
+        return found
 
     def until(self, probe: Callable[[], _T | None], what: str) -> _T:
         """The first truthy value."""
