@@ -81,6 +81,7 @@ def _round(work: str, seen: Rounds, effort: Effort, *, grows: bool) -> None:
         alone, beside = _neighbours(both, effort)
         note("neighbour p99 ms, alone", alone.p99_ms)
         note("neighbour p99 ms, beside 10x overload", beside.p99_ms)
+        note("neighbour answered share, beside 10x overload", beside.answered / max(1, beside.sent))
 
 
 def _note_full(note: Any, factor: int, full: Load) -> None:
