@@ -115,6 +115,12 @@ def structured(kind: FrameKind, request: int, payload: msgspec.Struct) -> bytes:
     return frame(kind, request, msgspec.msgpack.encode(payload))
 
 
+def call_bytes(request: int, name: str, payload: bytes) -> bytes:
+    """A whole request: OPEN, its one message and END."""
+    opened, ended = structured(FrameKind.OPEN, request, Open(name)), structured(FrameKind.END, request, End())
+    return b"".join((opened, message(request, payload), ended))
+
+
 def frames_of(data: memoryview) -> Iterator[Frame]:
     """Every frame of a whole body. Raises FrameError."""
     position = 0
@@ -124,6 +130,28 @@ def frames_of(data: memoryview) -> Iterator[Frame]:
             raise FrameError(f"the body ends within a frame, {len(data) - position} bytes into it")
         yield parsed(data[position : position + size])
         position += size
+
+
+class FrameBuffer:
+    """Frames out of bytes that come in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, piece: bytes) -> Iterator[Frame]:
+        """The frames that are whole with it. Raises FrameError."""
+        self._rest += piece
+        while (size := frame_bytes(memoryview(bytes(self._rest[:HEADER_BYTES])))) is not None:
+            if size > len(self._rest):
+                return
+            whole = bytes(self._rest[:size])
+            del self._rest[:size]
+            yield parsed(memoryview(whole))
+
+    def finish(self) -> None:
+        """Nothing more comes. Raises FrameError where that is within a frame."""
+        if self._rest:
+            raise FrameError(f"it ends within a frame, {len(self._rest)} bytes into it")
 
 
 def frame_bytes(data: memoryview) -> int | None:

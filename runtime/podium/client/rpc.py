@@ -18,20 +18,15 @@ from numpy.typing import NDArray
 from podium.client.connection import ClientError, Connection
 from podium.client.sync import OIP_NAMES
 from podium.frames import (
-    HEADER_BYTES,
-    MAX_PAYLOAD_BYTES,
     MEDIA_TYPE,
     Broken,
     End,
     Frame,
+    FrameBuffer,
     FrameError,
     FrameKind,
-    Open,
-    frame_bytes,
-    message,
-    parsed,
+    call_bytes,
     read,
-    structured,
 )
 
 Arrays = dict[str, NDArray[Any]]
@@ -83,13 +78,7 @@ class RpcClient(Connection):
 
 def _request(number: int, name: str, inputs: Mapping[str, Any]) -> bytes:
     payload = msgspec.msgpack.encode({"inputs": {key: _tensor(value) for key, value in inputs.items()}})
-    return b"".join(
-        (
-            structured(FrameKind.OPEN, number, Open(name)),
-            message(number, payload),
-            structured(FrameKind.END, number, End()),
-        )
-    )
+    return call_bytes(number, name, payload)
 
 
 def _answers(frames: Iterator[Frame], status: int) -> Iterator[Arrays]:
@@ -116,16 +105,10 @@ def _answers(frames: Iterator[Frame], status: int) -> Iterator[Arrays]:
 
 def _frames(chunks: Iterator[bytes]) -> Iterator[Frame]:
     """Frames as they come in. Raises FrameError."""
-    buffer = bytearray()
+    buffer = FrameBuffer()
     for chunk in chunks:
-        buffer += chunk
-        while (size := frame_bytes(memoryview(bytes(buffer[:HEADER_BYTES])))) is not None and size <= len(buffer):
-            assert size <= HEADER_BYTES + MAX_PAYLOAD_BYTES, "checked by frame_bytes"
-            whole = bytes(buffer[:size])
-            del buffer[:size]
-            yield parsed(memoryview(whole))
-    if buffer:
-        raise FrameError(f"it ends within a frame, {len(buffer)} bytes into it")
+        yield from buffer.feed(chunk)
+    buffer.finish()
 
 
 def _tensor(value: Any) -> Any:

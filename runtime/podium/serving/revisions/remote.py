@@ -29,6 +29,7 @@ from podium.serving.dispatch.streamed import ChunkedAnswer, StreamedAnswer
 from podium.serving.dispatch.streams import Outputs
 from podium.serving.revisions.contract import Contract, described, disagreement
 from podium.serving.revisions.oip_call import HEADER_LENGTH, AnswerReader, body_of, head_of
+from podium.serving.revisions.remote_errors import lost_connections, retry_after_s
 from podium.serving.revisions.remote_stream import RemoteCall, RemoteStream, request_body
 from podium.telemetry.counting import StreamCounts
 from podium.telemetry.outgoing import TRACE
@@ -48,7 +49,6 @@ OWN_ID = "x-nerva-request-id"
 MAX_CALLS = 512
 """Of one model at once: as many wait for a connection at most."""
 MAX_ERROR_BYTES = 64 << 10
-MAX_RETRY_AFTER_S = 60.0
 MAX_MESSAGE_CHARS = 500
 
 
@@ -212,16 +212,12 @@ class RemoteGroup:
             raise DeadlineExceeded(f"the deadline had passed before {self._named} was asked")
         head = head_of(inputs, left_us, priority)
         headers = _headers(head, inputs, request_id)
-        try:
-            sent = self._remotes.client.stream("POST", self._url, content=body_of(head, inputs), headers=headers)
+        sent = self._remotes.client.stream("POST", self._url, content=body_of(head, inputs), headers=headers)
+        with lost_connections(self._named):
             async with sent as response:
                 if response.status_code != httpx.codes.OK:
                     raise await self._refusal(response)
                 return self._checked(await self._read(response))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise RemoteUnavailable(f"{self._named} cannot be reached: {_reason(error)}", sent=False) from error
-        except httpx.HTTPError as error:
-            raise RemoteUnavailable(f"{self._named} broke the connection: {_reason(error)}", sent=True) from error
 
     async def _read(self, response: httpx.Response) -> dict[str, Tensor]:
         length = response.headers.get(HEADER_LENGTH, "")
@@ -251,12 +247,12 @@ class RemoteGroup:
         return outputs
 
     async def _refusal(self, response: httpx.Response) -> PodiumError:
-        return self._refused(response.status_code, await _message(response), _retry_after(response))
+        return self._refused(response.status_code, await _message(response), retry_after_s(response))
 
     def _refused(self, status: int, message: str, wait_s: float) -> PodiumError:
         told = f"{self._named} answered {status}: {clipped(message, MAX_MESSAGE_CHARS)}"
         if status == httpx.codes.SERVICE_UNAVAILABLE:
-            return RemoteUnavailable(told, min(MAX_RETRY_AFTER_S, wait_s), sent=True)
+            return RemoteUnavailable(told, wait_s, sent=True)
         if status == httpx.codes.GATEWAY_TIMEOUT:
             return DeadlineExceeded(told)
         if status in (httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY):
@@ -322,15 +318,6 @@ async def _message(response: httpx.Response) -> str:
     except (ValueError, KeyError, TypeError):
         text = raw.decode("utf-8", "replace")
     return text
-
-
-def _retry_after(response: httpx.Response) -> float:
-    given = response.headers.get("retry-after", "")
-    return min(MAX_RETRY_AFTER_S, float(given)) if given.isdigit() else 1.0
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _nowhere(_model: str) -> None:

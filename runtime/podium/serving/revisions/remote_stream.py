@@ -16,24 +16,21 @@ import msgspec
 
 from podium.errors import DeadlineExceeded, InvalidInput, PodiumError, RemoteFailed, RemoteUnavailable
 from podium.frames import (
-    HEADER_BYTES,
     Broken,
     End,
     Frame,
+    FrameBuffer,
     FrameError,
     FrameKind,
-    Open,
     RpcCode,
-    frame_bytes,
-    message,
-    parsed,
+    call_bytes,
     read,
-    structured,
 )
 from podium.ipc.protocol import MAX_CHUNK_BYTES, STREAM_WINDOW_BYTES
 from podium.ipc.tensor import Tensor
 from podium.serving.dispatch.streams import Outputs
 from podium.serving.revisions.named_tensors import binary_tensor, text_tensor
+from podium.serving.revisions.remote_errors import lost_connections, retry_after_s
 from podium_crds.tensors import DType
 
 MAX_MESSAGE_BYTES = 2 * MAX_CHUNK_BYTES
@@ -64,8 +61,7 @@ def request_body(model: str, inputs: Mapping[str, Tensor], timeout_s: float, pri
     asked: dict[str, object] = {"inputs": named, "timeout_ms": max(1, ceil(timeout_s * 1000))}
     if priority:
         asked["priority"] = priority
-    opened, ended = structured(FrameKind.OPEN, NUMBER, Open(model)), structured(FrameKind.END, NUMBER, End())
-    return b"".join((opened, message(NUMBER, msgspec.msgpack.encode(asked)), ended))
+    return call_bytes(NUMBER, model, msgspec.msgpack.encode(asked))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +150,12 @@ class RemoteStream:
     async def _run(self) -> None:
         call = self._call
         try:
-            async with asyncio.timeout_at(call.deadline):
-                if not await self._streamed():
-                    self._give(await call.at_once())
+            with lost_connections(call.named):
+                async with asyncio.timeout_at(call.deadline):
+                    if not await self._streamed():
+                        self._give(await call.at_once())
         except TimeoutError as error:
             raise DeadlineExceeded(f"the deadline passed while {call.named} answered") from error
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise RemoteUnavailable(f"{call.named} cannot be reached: {_reason(error)}", sent=False) from error
-        except httpx.HTTPError as error:
-            raise RemoteUnavailable(f"{call.named} broke the connection: {_reason(error)}", sent=True) from error
         except FrameError as error:
             raise RemoteFailed(f"{call.named} gave an answer that is not made of frames: {error}") from error
 
@@ -173,8 +166,7 @@ class RemoteStream:
             if response.status_code == httpx.codes.NOT_ACCEPTABLE:
                 return False
             self._let_go()
-            given = response.headers.get("retry-after", "")
-            await self._read_frames(response.status_code, response.aiter_raw(), float(given) if given.isdigit() else 1)
+            await self._read_frames(response.status_code, response.aiter_raw(), retry_after_s(response))
         return True
 
     async def _read_frames(self, status: int, pieces: AsyncIterator[bytes], wait_s: float) -> None:
@@ -211,15 +203,11 @@ class RemoteStream:
 
 async def frames_in(pieces: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
     """Frames as they come in. Raises FrameError."""
-    buffer = bytearray()
+    buffer = FrameBuffer()
     async for piece in pieces:
-        buffer += piece
-        while (size := frame_bytes(memoryview(bytes(buffer[:HEADER_BYTES])))) is not None and size <= len(buffer):
-            whole = bytes(buffer[:size])
-            del buffer[:size]
-            yield parsed(memoryview(whole))
-    if buffer:
-        raise FrameError(f"it ends within a frame, {len(buffer)} bytes into it")
+        for frame in buffer.feed(piece):
+            yield frame
+    buffer.finish()
 
 
 def _tensor(item: _Item) -> Tensor:
@@ -244,7 +232,3 @@ def _status(broken: Broken, status: int) -> int:
             return 422
         case _:
             return 500
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
