@@ -74,7 +74,8 @@ class Backlog:
         return batches * policy.service.slowest(policy.cap.limit) * policy.stretch, rows
 
     def refusal(self, waiting: Waiting, now: float, workers: int, busy_s: float) -> PodiumError | None:
-        """Why this request is not worth taking, if so. Microseconds, whatever waits.
+        """Why this request is not worth taking; None, and when its answer is expected is noted in it, where it is.
+        Microseconds, whatever waits.
 
         `busy_s`: until a worker frees. Call it only while all workers are busy: an idle one tries anything.
         """

@@ -18,6 +18,7 @@ FORGET = 0.9
 SILENCE = 3.0
 """Expected gaps without an arrival after which nobody is expected any more."""
 STRETCH_FORGET = 0.8
+MAX_STRETCH = 50.0
 RETURNS_FORGET = 0.8
 LIKELY = 0.75
 """Share of answered clients that must come back for the others to be made to wait for them."""
@@ -25,7 +26,6 @@ PATIENCE = 1.5
 """How much longer than it has taken them so far is waited."""
 SLIP_FORGET = 0.9
 SLIP_DEVIATIONS = 4.0
-MAX_STRETCH = 50.0
 
 
 @dataclass(slots=True)

@@ -248,8 +248,7 @@ class Dispatcher:
 
     def _hand_ahead(self, now: float) -> None:
         for instance in self._ahead.workers(self._lanes, now):
-            first = self.hands.first(instance)
-            begins_s = 0.0 if first is None else max(0.0, first.began + first.expected_s - now)
+            begins_s = self.hands.begins_s(instance, now)
             batch = self.backlog.take(now, workers=len(self._instances), is_idle=False, begins_s=begins_s)
             running = self._dispatch(instance, batch, now, Closed.AHEAD) if batch else None
             if running is not None:

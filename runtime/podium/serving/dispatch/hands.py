@@ -80,10 +80,13 @@ class Hands:
         return batches[0] if batches else None
 
     def free_at(self) -> float:
-        """When the first of those that hold something is expected to have answered all of it."""
-        return min(
-            [batches[0].began + sum([each.expected_s for each in batches]) for batches in self._batches.values()]
-        )
+        """When the first of those that hold something is expected to have answered all of it, monotonic seconds."""
+        return min([_done_at(batches) for batches in self._batches.values()])
+
+    def begins_s(self, instance: Supervisor, now: float) -> float:
+        """In how many seconds a batch that is given to it now is expected to begin."""
+        batches = self._batches.get(instance)
+        return max(0.0, _done_at(batches) - now) if batches else 0.0
 
     def is_full(self, instance: Supervisor) -> bool:
         """True where another batch would be one too many."""
@@ -104,3 +107,7 @@ class Hands:
     def pop_all(self, instance: Supervisor) -> list[RunningBatch]:
         """The worker is gone."""
         return list(self._batches.pop(instance, ()))
+
+
+def _done_at(batches: deque[RunningBatch]) -> float:
+    return batches[0].began + sum([batch.expected_s for batch in batches])
