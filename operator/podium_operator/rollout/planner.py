@@ -109,9 +109,9 @@ def fallback(observed: Observed, desired: Desired, *, in_new_pods: bool = True) 
                 return name
     if desired.hand.rollback == target:
         return hand.instead(observed, desired)
-    # Nowhere any more (the version was changed while nothing ran, say), but known to work.
     if desired.current == target:
         return hand.instead(observed, desired) if in_new_pods else None
+    # Nowhere any more (the version was changed while nothing ran, say), but known to work.
     last_good = observed.revisions.get(desired.current or "")
     if last_good is None or last_good.quarantine is not None:
         return None
