@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 PLANNER, CANARY = "tests/operator/rollout/test_planner.py", "tests/operator/rollout/test_canary.py"
-WEIGHTS = "tests/operator/rollout/test_weights.py"
+WEIGHTS, TAKEN_BACK = "tests/operator/rollout/test_weights.py", "tests/operator/rollout/test_taken_back.py"
 PARITY, MEASURED = "tests/operator/rollout/test_parity.py", "tests/operator/rollout/test_measured.py"
 
 
@@ -108,21 +108,21 @@ MUTANTS = (
         "planner",
         "        return hand.instead(observed, desired) if in_new_pods else None\n",
         "        return None\n",
-        f"{PLANNER}::test_a_version_whose_workers_die_after_a_surge_gives_way_to_the_one_before_in_new_pods",
+        f"{TAKEN_BACK}::test_a_version_whose_workers_die_after_a_surge_gives_way_to_the_one_before_in_new_pods",
     ),
     Mutant(
         "only within the rollback window",
         "assess",
         "    return any(moment is not None and now - moment <= window for moment in moments)\n",
         "    return True\n",
-        f"{PLANNER}::test_a_version_that_has_served_for_longer_than_the_window_is_not_taken_back",
+        f"{TAKEN_BACK}::test_a_version_that_has_served_for_longer_than_the_window_is_not_taken_back",
     ),
     Mutant(
         "one pod whose workers die condemns nothing",
         "failures",
         "    if not known or not all(_keeps_dying(pod, held, is_new=is_new) for pod, held in known):\n",
         "    if not known or not any(_keeps_dying(pod, held, is_new=is_new) for pod, held in known):\n",
-        f"{PLANNER}::test_one_pod_whose_workers_die_speaks_not_against_a_version_that_serves_in_others",
+        f"{TAKEN_BACK}::test_one_pod_whose_workers_die_speaks_not_against_a_version_that_serves_in_others",
     ),
     Mutant(
         "a quarantine ends only by another spec or another word of the user",
