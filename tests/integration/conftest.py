@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from e2e.clusters.toolchain import binary
 from tests.support.controlplane import ControlPlane
 from tests.support.local_node import LocalNode
 from tests.support.operator_process import OperatorProcess
@@ -15,6 +16,7 @@ from podium_operator.kube.config import Credentials
 from podium_operator.kube.transport import Transport
 from podium_operator.metrics import Metrics
 
+PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 CRDS = Path(__file__).parents[2] / "crds"
 
 
@@ -23,6 +25,13 @@ def install_crds(plane: ControlPlane) -> None:
     for manifest in sorted(CRDS.glob("*.yaml")):
         plane.kubectl("apply", "--server-side", "-f", str(manifest))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+
+
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Builds what a control plane runs, where the cache lacks it: minutes, for which no test's time limit is meant."""
+    if not session.config.option.collectonly:
+        for name in PROGRAMS:
+            binary(name)
 
 
 @pytest.fixture(scope="session")
