@@ -18,6 +18,8 @@ from .ledger import Entry, Summary
 
 NUMBER = "__NUMBER__"
 """Replaced by the request's number in a body template."""
+RATE_PER_S = 20.0
+"""What a suite beside a cluster of two nodes can send on two processors and leave them most of their time."""
 _KEPT_BODY = 4096
 
 
@@ -32,7 +34,7 @@ class Load:
     long_path: str = ""
     long_body: str = ""
     """Empty: no long requests. They may be answered in one piece or as server-sent events."""
-    rate_per_s: float = 20.0
+    rate_per_s: float = RATE_PER_S
     clients: int = 10
     long_clients: int = 4
     timeout_s: float = 30.0

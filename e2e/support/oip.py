@@ -8,7 +8,7 @@ from typing import Any
 
 from e2e.probers.events import events
 from e2e.probers.http1 import Answer, Client, Request
-from e2e.probers.load import NUMBER, Load
+from e2e.probers.load import NUMBER, RATE_PER_S, Load
 
 
 def path(name: str) -> str:
@@ -34,8 +34,10 @@ def number(text: str) -> float:
     return float(value)
 
 
-def load(host: str, port: int, name: str, *, long_s: float = 0.0, streams: bool = False) -> Load:
-    """20 requests a second from 10 clients, and 4 clients with requests of `long_s` back to back unless that is 0.
+def load(
+    host: str, port: int, name: str, *, long_s: float = 0.0, streams: bool = False, rate_per_s: float = RATE_PER_S
+) -> Load:
+    """Requests at that rate from 10 clients, and 4 clients with requests of `long_s` back to back unless that is 0.
 
     With `streams` the long ones are answered in chunks over that time.
     """
@@ -49,6 +51,7 @@ def load(host: str, port: int, name: str, *, long_s: float = 0.0, streams: bool 
         body=body(NUMBER),
         long_path=where,
         long_body=long_body,
+        rate_per_s=rate_per_s,
         timeout_s=15.0,
     )
 

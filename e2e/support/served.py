@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from e2e.probers.http1 import RequestError
+from e2e.probers.load import RATE_PER_S
 from e2e.probers.probe import Probe
 
 from podium_crds.keys import ADMIN_KEY_DIR, ADMIN_PORT, DATA_PORT, LABEL_MODEL, LABEL_PIPELINE
@@ -97,10 +98,11 @@ class Served:
         service = self.kubectl.get("service", str(url.hostname).split(".", 1)[0])
         return str(service["spec"]["clusterIP"]), url.port or 80
 
-    def load(self, *, long_s: float = 0.0) -> Probe:
+    def load(self, *, long_s: float = 0.0, rate_per_s: float = RATE_PER_S) -> Probe:
         """A prober of its Service. A model is asked for streams that last `long_s`, a pipeline for long answers."""
         host, port = self.address()
-        return Probe(oip.load(host, port, self.name, long_s=long_s, streams=self.kind == "inferencemodel"))
+        streams = self.kind == "inferencemodel"
+        return Probe(oip.load(host, port, self.name, long_s=long_s, streams=streams, rate_per_s=rate_per_s))
 
     def answer(self, value: float = 1.0) -> tuple[float, str]:
         """The number and revision of one answer through the Service."""

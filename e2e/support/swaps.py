@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from e2e.probers.ledger import Ledger
+from e2e.probers.load import RATE_PER_S
 from e2e.probers.probe import Probe
 
 from . import verdicts
@@ -17,7 +18,7 @@ from .waiting import eventually
 from .watching import Watch
 
 STEADY = 40
-"""Successes that make a steady state: two seconds of load."""
+"""Successes that make a steady state: two seconds of the usual load."""
 LONG_S = 0.7
 INSTANCES = 6
 """More workers than long requests at a time, so that short ones never wait for a pipeline's long ones."""
@@ -61,7 +62,14 @@ class Swap:
         return self.ledger.between(self.started, self.finished).of("request")
 
 
-def swap(served: Served, wanted: Scaler | Chain, meanwhile: Meanwhile | None = None, *, long_s: float = LONG_S) -> Swap:
+def swap(
+    served: Served,
+    wanted: Scaler | Chain,
+    meanwhile: Meanwhile | None = None,
+    *,
+    long_s: float = LONG_S,
+    rate_per_s: float = RATE_PER_S,
+) -> Swap:
     """Load, apply `wanted`, do something `meanwhile`, wait until Ready, and load on until it is steady again.
 
     `meanwhile` may apply something else: the end is whatever is then the newest.
@@ -77,8 +85,9 @@ def swap(served: Served, wanted: Scaler | Chain, meanwhile: Meanwhile | None = N
         return False
 
     slices = Watch(served.kubectl, "endpointslices", count, selector=served.selector)
-    with slices, served.load(long_s=long_s) as probe:
-        probe.wait_for_successes(STEADY, timeout=60)
+    steady = round(STEADY * rate_per_s / RATE_PER_S)
+    with slices, served.load(long_s=long_s, rate_per_s=rate_per_s) as probe:
+        probe.wait_for_successes(steady, timeout=60)
         started = time.time()
         served.apply(wanted)
         if meanwhile is not None:
@@ -89,7 +98,7 @@ def swap(served: Served, wanted: Scaler | Chain, meanwhile: Meanwhile | None = N
             "the pods of before are gone", lambda: len(served.pods()), lambda left: left == wanted.replicas, timeout=90
         )
         finished = time.time()
-        probe.wait_for_successes(STEADY, timeout=60, after=finished)
+        probe.wait_for_successes(steady, timeout=60, after=finished)
         scales |= served.scales()
         ledger = probe.stop()
     result = Swap(
