@@ -62,6 +62,23 @@ def test_keys_are_taken_on_and_given_up_without_a_restart(guarded: Server, keys:
     assert ask(guarded, x_api_key=ALICE).status_code == 200
 
 
+def test_a_key_that_is_given_up_opens_nothing_on_a_connection_that_it_had_opened(tmp_path: Path) -> None:
+    """Without an access log, requests with a key take the express lane."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    (folder / "alice").write_text(ALICE)
+    one_model = "---\n".join(YAML.split("---\n")[:2])
+    with served(tmp_path, one_model, arena_mib=8, PODIUM_API_KEYS_PATH=str(folder)) as server:
+        with httpx.Client(base_url=server.url, headers={"x-api-key": ALICE}) as client:
+            for _ in range(3):
+                assert client.post(PREDICT, json=GOOD).status_code == 200
+            (folder / "alice").unlink()
+            until(lambda: client.post(PREDICT, json=GOOD).status_code == 401, "the key is refused")
+            for _ in range(3):
+                assert client.post(PREDICT, json=GOOD).status_code == 401
+        assert ask(server).status_code == 401
+
+
 def test_the_client_and_podium_call_carry_a_key(guarded: Server, keys: Path) -> None:
     with Client(guarded.url, api_key=ALICE) as client:
         assert client.predict("scale", {"x": [[1, 2, 3]]}).outputs["y"]["data"] == [[2, 4, 6]]

@@ -1,8 +1,8 @@
 """The express lane: small JSON requests for one model go from the connection to the batch and back without ASGI.
 
 A task, an event, two timers, four coroutines and a dictionary for each request cost more than the request. Whatever is
-not ordinary (a large body, binary tensors, a pipeline, a trace to go on with, an access log, API keys, a drain) goes
-the way of all others; both ways share the parsing, the admission and the answers.
+not ordinary (a large body, binary tensors, a pipeline, a trace to go on with, an access log, no API key where one is
+needed, a drain) goes the way of all others; both ways share the parsing, the admission and the answers.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ from podium.http.forms.table import Form
 from podium.http.inference.front import REQUEST_ID_FIELD, REVISION_FIELD, STATUS_CLIENT_GONE, STATUS_NO_ROOM, Door
 from podium.http.inference.heads import KnownHeads
 from podium.http.inference.routes import HotRoute, RouteForm
+from podium.http.transport.api_keys import KEY_FIELDS, ApiKeys
 from podium.http.transport.asgi import JSON, Answer, Piece, error_answer
-from podium.http.transport.errors import answer_for
+from podium.http.transport.errors import UnauthorizedError, answer_for
 from podium.http.transport.explaining import EXPLAIN
 from podium.http.transport.limits import REQUEST_ID
 from podium.http.transport.trace import SPAN_BYTES, TRACE_BYTES
@@ -182,7 +183,10 @@ class ExpressLane:
         self.turns = door.turns
         self._tasks: set[asyncio.Task[None]] = set()
         self._residents = residents
-        self._open = door.keys is None and not door.access_log.enabled and door.spans is None
+        self._open = not door.access_log.enabled and door.spans is None
+        self._keys = door.keys
+        self._readings = 0
+        """Of the API keys, that known heads were judged by."""
         self._json_bytes = min(MAX_BODY_BYTES, door.limits.json_bytes, door.limits.body_bytes)
         self._paths: dict[bytes, HotRoute | None] = {}
         """Paths as they are written → their routes, as far as they may be taken, under `_table`."""
@@ -214,6 +218,8 @@ class ExpressLane:
             self._table = self._residents.router.table
             self._paths.clear()
             self._heads.clear()
+        if self._keys is not None and not self._has_key(self._keys, headers):
+            return None
         try:
             route = self._paths[path]
         except KeyError:
@@ -223,6 +229,8 @@ class ExpressLane:
     def takes_again(self, data: bytes) -> tuple[HotRoute, bytes] | None:
         """Route and body where `data`, which begins where a request does, is one that was taken with the same head."""
         if self._table is not self._residents.router.table or self._residents.drain.is_closing:
+            return None
+        if self._keys is not None and self._keys.readings() != self._readings:
             return None
         return self._heads.find(data)
 
@@ -263,6 +271,20 @@ class ExpressLane:
             self._headers = headers
             self._lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
         return self._lines
+
+    def _has_key(self, keys: ApiKeys, headers: Headers) -> bool:
+        """Whether the request carries a known key, in one header."""
+        given = [header for header in headers if header[0] in KEY_FIELDS]
+        if len(given) != 1:
+            return False
+        if (readings := keys.readings()) != self._readings:
+            self._readings = readings
+            self._heads.clear()
+        try:
+            keys.name_of(dict(given))
+        except UnauthorizedError:  # answered on the usual way
+            return False
+        return True
 
     def _is_ordinary(self, route: HotRoute, headers: Headers) -> bool:
         length = None

@@ -18,6 +18,7 @@ MAX_KEYS = 256
 MAX_FILE_BYTES = MAX_KEYS * (MAX_KEY_CHARS + 256)
 LOOK_EVERY_S = 1.0
 BEARER = b"bearer "
+KEY_FIELDS = frozenset((b"authorization", b"x-api-key"))
 ADVICE = "send Authorization: Bearer <key>, or X-API-Key: <key>"
 
 
@@ -34,6 +35,12 @@ class ApiKeys:
         self._seen: object = None
         self._digests: Mapping[str, bytes] = {}
         self._looked = -LOOK_EVERY_S
+        self._readings = 0
+
+    def readings(self) -> int:
+        """How often keys were read so far: while it stays, who was known is known."""
+        self._refresh()
+        return self._readings
 
     def name_of(self, fields: Fields) -> str:
         """The name of the key that a request carries; takes as long whichever it is. Raises UnauthorizedError."""
@@ -52,12 +59,14 @@ class ApiKeys:
         try:
             seen = _identity(self._path)
             if seen != self._seen:
+                self._readings += 1
                 self._digests = {name: sha256(key.encode()).digest() for name, key in read_keys(self._path).items()}
                 log.info("api_keys_read", names=sorted(self._digests))
             self._seen = seen
         except (OSError, ValueError) as error:
             if self._seen is not error.__class__:
                 log.warning("api_keys_unreadable", path=str(self._path), reason=str(error))
+            self._readings += 1
             self._seen, self._digests = error.__class__, {}
 
 
