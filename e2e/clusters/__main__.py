@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .base import Cluster, ClusterError
+from .debian import unpacked
 from .select import select
 from .toolchain import NAMES, binary
 
@@ -17,6 +18,8 @@ def main(arguments: list[str]) -> int:
     try:
         if options.command == "binary":
             print(binary(options.name))
+        elif options.command == "unpack":
+            print(unpacked(options.package))
         else:
             _carry_out(select(), options)
     except ClusterError as exc:
@@ -70,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     fake.add_argument("count", type=int)
     program = commands.add_parser("binary", help="print the path of an upstream program, building it where needed")
     program.add_argument("name", choices=NAMES)
+    package = commands.add_parser("unpack", help="print where a Debian package lies unpacked, fetching it where needed")
+    package.add_argument("package")
     return parser
 
 

@@ -1,14 +1,16 @@
-"""Programs that come from the distribution: installed where that is possible, named where it is not."""
+"""Programs that come from the distribution: installed or unpacked where that is possible, named where it is not."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from .base import ClusterError
-from .shell import run, say
+from .paths import cache_dir
+from .shell import locked, run, say
 
 _APT_TIMEOUT = 900.0
 
@@ -45,6 +47,37 @@ IMAGES = (
     Package("gcc", "gcc"),
     Package("libc6-dev", "/usr/include/stdio.h"),
 )
+
+
+def unpacked(package: str) -> Path:
+    """The root of the package's own files in the cache, fetched where they are not there: nothing is installed, so that
+    no service of it starts. Raises ClusterError."""
+    folder = cache_dir() / "debian" / package
+    if folder.exists():
+        return folder
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise ClusterError(f"the Debian package {package} is not to be had: this machine has no apt-get")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.parent / ".lock", timeout=_APT_TIMEOUT):
+        if not folder.exists():
+            _unpack(package, folder)
+    return folder
+
+
+def _unpack(package: str, folder: Path) -> None:
+    say(f"  fetching the Debian package {package}")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as held:
+        download = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package]
+        try:
+            run(download, timeout=_APT_TIMEOUT, cwd=Path(held))
+        except ClusterError:
+            if os.geteuid() != 0:
+                raise
+            run(["apt-get", "update", "-qq"], timeout=_APT_TIMEOUT)  # its lists are old, or were never there
+            run(download, timeout=_APT_TIMEOUT, cwd=Path(held))
+        [archive] = Path(held).glob("*.deb")
+        run(["dpkg-deb", "--extract", archive, Path(held) / "root"], timeout=_APT_TIMEOUT)
+        (Path(held) / "root").rename(folder)
 
 
 def install(packages: tuple[Package, ...]) -> None:

@@ -1,11 +1,13 @@
 """Rollouts in steps, on a real API server and real runtimes: shares, promotion, analysis, the user's annotations."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.operator_process import OperatorProcess
 from tests.support.prometheus import FakePrometheus, vector
+from tests.support.real_prometheus import RealPrometheus
 from tests.support.waiting import eventually
 from tests.support.world import Asking, World, scale
 
@@ -200,6 +202,43 @@ async def test_a_number_of_prometheus_gives_a_version_up_and_a_server_that_is_aw
         assert message.endswith(f"the query gives 0.5 for {revision}, at most 0.1 is allowed")
         assert set(server.queries) == {f'bad{{revision="{revision}"}}'}
         assert asking.failures == []
+
+
+async def test_a_real_prometheus_that_scrapes_the_pods_lets_one_version_through_and_refuses_the_next(
+    world: World, tmp_path: Path
+) -> None:
+    def counted(address: str, at_most: str) -> dict[str, Any]:
+        query = 'sum(rate(podium_requests_total{model="scale", revision="{{revision}}", code="200"}[5s]))'
+        check = {"address": address, "query": query, "maxValue": at_most}
+        return {"steps": [{"weight": 50, "pauseSeconds": 1}], "analysis": {"prometheus": check}}
+
+    await serve_first(world)
+    targets = [pod.url.removeprefix("http://") for pod in world.node.pods.values()]
+    async with (
+        RealPrometheus(tmp_path, targets) as server,
+        OperatorProcess(world.plane.kubeconfig, world.namespace, prometheus_addresses=server.address) as operator,
+    ):
+        await operator.leading()
+        async with Asking(world) as asking:
+            await world.apply(scale(world.namespace, 3, rollout=counted(server.address, "1000000")))
+            await world.until("Ready", "True")
+            await eventually(lambda: answered(asking, 3.0), within_s=60)
+            await world.apply(scale(world.namespace, 4, rollout=counted(server.address, "0.001")))
+            message = await world.until("Progressing", "False", "AnalysisFailed")
+        assert "at most 0.001 is allowed" in message
+        assert asking.failures == []
+
+
+async def serve_first(world: World) -> None:
+    """Version 2 serves; the operator that brought it up is gone."""
+    async with OperatorProcess(world.plane.kubeconfig, world.namespace) as operator:
+        await operator.leading()
+        await world.apply(scale(world.namespace, 2))
+        await world.until("Ready", "True")
+
+
+async def answered(asking: Asking, answer: float) -> bool:
+    return answer in asking.answers
 
 
 async def is_held(world: World) -> bool:

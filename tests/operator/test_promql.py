@@ -1,10 +1,13 @@
 """Questions to a Prometheus server, over real sockets."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tests.support.prometheus import FakePrometheus, refused, scalar, vector
+from tests.support.real_prometheus import RealPrometheus
 
 from podium_operator.promql import FRESH_S, LONGEST_PAUSE_S, MAX_ANSWER_BYTES, MAX_REMEMBERED, Prometheus
 
@@ -47,6 +50,38 @@ async def test_anything_else_says_why_there_is_no_number(says: Any, status: int,
         server.says, server.status = says, status
         found = await client.measure(server.address, "up")
     assert found.value is None
+    assert words in found.problem
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealPrometheus]:
+    async with RealPrometheus(tmp_path_factory.mktemp("prometheus")) as server:
+        yield server
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("query", "value", "words"),
+    [
+        ("vector(0.25)", 0.25, ""),
+        ("scalar(vector(7))", 7.0, ""),
+        ("vector(1) / 0", float("inf"), ""),
+        ("nobody_ever_counted_this", None, "no data yet"),
+        (
+            'label_replace(vector(1), "pod", "a", "", "") or label_replace(vector(2), "pod", "b", "", "")',
+            None,
+            "2 series",
+        ),
+        ("vector(0) / 0", None, "gives NaN"),
+        ("up[5m]", None, "gives a matrix"),
+        ('"words"', None, "gives a string"),
+        ("sum(", None, "status 400: "),
+    ],
+)
+async def test_a_real_server_is_understood(real: RealPrometheus, query: str, value: float | None, words: str) -> None:
+    async with Prometheus([real.address]) as client:
+        found = await client.measure(real.address, query)
+    assert found.value == value
     assert words in found.problem
 
 
