@@ -11,7 +11,7 @@ VLLM_VENV := .venv-vllm
 TWO_AT_ONCE := -n 2 --dist loadfile  # most tests wait for processes; more would measure the machine, not the code
 LOCK = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help setup setup-vllm setup-browser setup-apiserver setup-prometheus lint format test test-vllm test-quick fuzz e2e e2e-vllm soak-rollouts demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
+.PHONY: help setup setup-vllm setup-browser setup-programs setup-prometheus lint format test test-vllm test-quick fuzz e2e e2e-vllm soak-rollouts demo demo-down cluster-up cluster-down crds chart-golden lock bench ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -49,8 +49,8 @@ setup-browser: ## Install Chromium and its driver, for the tests of the live pag
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; \
 	  else echo "no chromium and chromium-driver (Debian): the tests of the live page will be skipped"; fi; }
 
-setup-apiserver: setup ## Build the etcd, kube-apiserver and kubectl that tests run, where the cache lacks them (Go, minutes)
-	@for name in etcd kube-apiserver kubectl; do $(BIN)/python -m e2e.clusters binary $$name >/dev/null; done
+setup-programs: setup ## Build the etcd, kube-apiserver, kubectl and helm that tests run, where the cache lacks them (Go, minutes)
+	@for name in etcd kube-apiserver kubectl helm; do $(BIN)/python -m e2e.clusters binary $$name >/dev/null; done
 
 setup-prometheus: setup ## Unpack Debian's Prometheus into the cache, for the tests of rollouts that ask one; nothing is installed
 	@$(BIN)/python -m e2e.clusters unpack prometheus >/dev/null || echo "no Prometheus: the tests that ask one will be skipped"
@@ -67,7 +67,7 @@ format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: setup setup-vllm setup-browser setup-apiserver setup-prometheus ## Everything that needs no node: units, real processes, the operator on a real API server
+test: setup setup-vllm setup-browser setup-programs setup-prometheus ## Everything that needs no node: units, real processes, the operator on a real API server
 	$(BIN)/python -m pytest tests --ignore tests/mutants --ignore tests/integration $(TWO_AT_ONCE)
 	$(BIN)/python -m pytest tests/integration $(TWO_AT_ONCE)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
@@ -76,6 +76,7 @@ test-vllm: setup-vllm ## The tests of engine VLLM alone, under its own environme
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
 test-quick: setup setup-browser ## The tests that need no API server
+	@$(BIN)/python -m e2e.clusters binary helm >/dev/null
 	$(BIN)/python -m pytest tests -m "not apiserver" --ignore tests/integration --ignore tests/mutants
 
 fuzz: setup ## The property tests with new examples (make test repeats the same ones), the operator killed after every write, and each planner rule taken away in turn

@@ -28,7 +28,7 @@ from e2e.support.swaps import INSTANCES, LONG_S, STEADY, Swap, swap
 from e2e.support.waiting import eventually
 
 ROUNDS = int(os.environ.get("PODIUM_SOAK_ROUNDS", "20"))
-RATE_PER_S = float(os.environ.get("PODIUM_SOAK_RATE", "80"))
+RATE_PER_S = float(os.environ.get("PODIUM_SOAK_RATE", "100"))
 SURGES_EVERY = 4
 LAST_BEGIN_S = 22 * 60.0
 """After so long no round begins, so that the whole takes 25 minutes at most where a round takes three."""

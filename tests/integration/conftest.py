@@ -16,7 +16,7 @@ from podium_operator.kube.config import Credentials
 from podium_operator.kube.transport import Transport
 from podium_operator.metrics import Metrics
 
-PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
+PROGRAMS = ("etcd", "kube-apiserver", "kubectl", "helm")
 CRDS = Path(__file__).parents[2] / "crds"
 
 
