@@ -112,8 +112,8 @@ class Performer:
                 await self._create(owner, controller_revision(owner, revision.record, ordinal))
             case PinDigests(revision, digests):
                 await self._annotate(owner, revision, digests_annotation(revision, digests))
-            case Quarantine(revision, problem, retry_token):
-                await self._annotate(owner, revision, quarantine_annotation(problem, retry_token))
+            case Quarantine(revision, problem, retry_token, judged_under):
+                await self._annotate(owner, revision, quarantine_annotation(problem, retry_token, judged_under))
             case Release(revision):
                 await self._annotate(owner, revision, {QUARANTINE: None})
             case WriteAssignment():

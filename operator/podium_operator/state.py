@@ -88,6 +88,8 @@ class KnownRevision:
     """Set once it failed: it is not tried again until the spec changes or the user asks."""
     retry_token: str = ""
     """Value of the resource's retry annotation at the time of the quarantine."""
+    judged_under: str = ""
+    """rollout.strategy at that time."""
     started: datetime | None = None
     """When it was recorded: the start of its rollout."""
 

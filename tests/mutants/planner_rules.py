@@ -5,6 +5,7 @@ from dataclasses import dataclass
 PLANNER, CANARY = "tests/operator/rollout/test_planner.py", "tests/operator/rollout/test_canary.py"
 WEIGHTS, TAKEN_BACK = "tests/operator/rollout/test_weights.py", "tests/operator/rollout/test_taken_back.py"
 PARITY, MEASURED = "tests/operator/rollout/test_parity.py", "tests/operator/rollout/test_measured.py"
+NO_ROOM = "tests/operator/rollout/test_no_room.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,9 @@ MUTANTS = (
     Mutant(
         "a quarantine ends only by another spec or another word of the user",
         "history",
-        "        and (known.name != desired.target.name or known.retry_token != desired.retry_token)\n",
+        "        and (\n            known.name != desired.target.name\n"
+        "            or known.retry_token != desired.retry_token\n"
+        "            or _has_another_way(known, desired)\n        )\n",
         "",
         f"{PLANNER}::test_a_failed_revision_is_tried_again_only_when_the_user_asks",
     ),
@@ -153,6 +156,41 @@ MUTANTS = (
         f"{PLANNER}::test_a_surge_without_a_free_gpu_waits_and_goes_on_when_there_is_room",
     ),
     Mutant(
+        "a pod without room for a candidate speaks against the strategy alone",
+        "assess",
+        " if not failures.refuses(pool, p, target))\n",
+        ")\n",
+        f"{NO_ROOM}::test_what_a_pod_has_no_room_for_comes_in_new_pods_and_status_says_why",
+    ),
+    Mutant(
+        "what a pod refused is not tried in place again",
+        "strategy",
+        "    return found if found.refusal is None else replace(",
+        "    return found if True else replace(",
+        f"{NO_ROOM}::test_without_a_free_gpu_it_waits_for_one_asks_no_pod_again_and_goes_on_by_itself",
+    ),
+    Mutant(
+        "a pod lets go of a candidate that comes in other pods",
+        "planner",
+        "    actions += inplace.relieved([pool for pool in observed.pools if pool != course.home], context)\n",
+        "",
+        f"{NO_ROOM}::test_only_one_pod_of_the_old_ones_is_ever_asked_and_lets_go_of_what_it_refused",
+    ),
+    Mutant(
+        "what came in pods of its own goes back in pods of their own",
+        "planner",
+        "    return desired.chosen.resolved is not RolloutStrategy.IN_PLACE\n",
+        "    return False\n",
+        f"{NO_ROOM}::test_a_version_rolled_back_by_hand_gives_way_to_new_pods_since_the_old_has_no_room_beside_it",
+    ),
+    Mutant(
+        "a refusal in place ends with the strategy that left no other way",
+        "history",
+        "            or _has_another_way(known, desired)\n",
+        "",
+        f"{NO_ROOM}::test_once_another_strategy_is_allowed_it_goes_on_by_itself",
+    ),
+    Mutant(
         "the lone pod of a cordoned node gets a second beside it",
         "surge",
         "return demand.replicas + (1 if demand.replicas == 1 and cordoned else 0)",
@@ -162,7 +200,7 @@ MUTANTS = (
     Mutant(
         "a rollout keeps the strategy it began with",
         "strategy",
-        "    if desired.chosen is not None and _still_allowed(desired.chosen.resolved, asked, same_shape):\n",
+        "    if chosen is not None and _still_allowed(chosen.resolved, asked, same_shape):\n",
         "    if False:\n",
         "tests/operator/rollout/test_strategy.py::test_a_rollout_keeps_the_strategy_it_began_with",
     ),

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +78,8 @@ class LocalNode:
         """By name, Terminating ones included."""
         self.release: Path | None = None
         """A checkout whose runtime the containers that start from now on run; None: this one's."""
+        self.prefixes: Iterator[tuple[str, ...]] = iter(())
+        """Commands that run the containers that start from now on, one each, for as long as there are any."""
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2))
@@ -222,10 +224,9 @@ class LocalNode:
         if self.release is not None:
             environment["PYTHONPATH"] = os.pathsep.join(str(self.release / part) for part in ("crds", "runtime"))
         arguments = pod.manifest["spec"]["containers"][0]["args"]
+        command = (*next(self.prefixes, ()), str(Path(sys.executable).parent / "podium"), *arguments)
         with (pod.folder / "log").open("ab") as log:
-            pod.process = await asyncio.create_subprocess_exec(
-                str(Path(sys.executable).parent / "podium"), *arguments, env=environment, stdout=log, stderr=log
-            )
+            pod.process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
         pod.started, pod.ready_since = datetime.now(UTC), None
 
     async def _probe(self, pod: LocalPod) -> bool:

@@ -14,6 +14,7 @@ from tests.support.simulated_gateway import SimulatedGateway
 from tests.support.simulated_pods import SimPod
 
 from podium_crds.assignment import Assignment
+from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
 from podium_operator.rollout.actions import (
     Action,
@@ -77,6 +78,10 @@ class SimulatedCluster:
         self.gpus = gpus
         """GPUs of the only node; None: no GPU anywhere and room for everything."""
         self.fails: set[str] = set()
+        self.fails_by: dict[str, Reason] = {}
+        """Why those of them fail that do not by LoadFailed."""
+        self.only_alone: set[str] = set()
+        """Revisions that have no room beside another in one pod."""
         self.crashes: set[str] = set()
         """Revisions whose workers keep dying once they serve."""
         self.differs: set[str] = set()
@@ -175,9 +180,11 @@ class SimulatedCluster:
             case PinDigests(revision, digests):
                 record = revision.record.with_digests(digests)
                 self.revisions[revision.name] = replace(self.revisions[revision.name], record=record)
-            case Quarantine(revision, problem, retry_token):
+            case Quarantine(revision, problem, retry_token, judged_under):
                 found = self.revisions[revision.name]
-                self.revisions[revision.name] = replace(found, quarantine=problem, retry_token=retry_token)
+                self.revisions[revision.name] = replace(
+                    found, quarantine=problem, retry_token=retry_token, judged_under=judged_under
+                )
             case Release(revision):
                 self.revisions[revision.name] = replace(self.revisions[revision.name], quarantine=None)
             case WriteAssignment():
@@ -301,7 +308,8 @@ class SimulatedCluster:
         self._settle(pod)
 
     def _settle(self, pod: SimPod) -> None:
-        for name in pod.settle(self.now, self.fails, self.crashes):
+        fails = dict.fromkeys(self.fails, Reason.LOAD_FAILED) | self.fails_by
+        for name in pod.settle(self.now, fails, self.crashes, self.only_alone):
             self.tried.setdefault(name, set()).add(pod.name)
 
     def _reconcile_deployments(self) -> None:

@@ -1,5 +1,6 @@
 """A pod of the planner's world: what its runtime holds, which share of the requests it takes, and what it reports."""
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -67,9 +68,11 @@ class SimPod:
         """As the readiness probe has it."""
         return self.ready_since is not None and self.terminating_since is None
 
-    def settle(self, now: datetime, fails: set[str], crashes: set[str] | None = None) -> list[str]:
+    def settle(
+        self, now: datetime, fails: Mapping[str, Reason], crashes: Container[str], only_alone: Container[str]
+    ) -> list[str]:
         """Does what is assigned, as far as it can by now; the revisions that it begins to load. `fails` never load, the
-        workers of `crashes` keep dying once they are asked anything."""
+        workers of `crashes` keep dying once they are asked anything, and `only_alone` have no other beside them."""
         if self.applied is None:
             return []
         wanted = {revision.name for revision in self.applied.revisions}
@@ -78,20 +81,27 @@ class SimPod:
             self.held[name] = Held(RevisionState.LOADING, now + timedelta(seconds=LOAD_S))
         for name, held in self.held.items():
             if held.state is RevisionState.LOADING and held.loaded_at <= now:
-                held.state = RevisionState.FAILED if name in fails else RevisionState.READY
-                if name in fails:
-                    held.failure = Failure(reason=Reason.LOAD_FAILED, message="no such file", time=rfc3339(now))
+                reason = fails.get(name) or self._refusal(name, only_alone)
+                held.state = RevisionState.FAILED if reason else RevisionState.READY
+                if reason is not None:
+                    held.failure = Failure(reason=reason, message=f"told to end as {reason}", time=rfc3339(now))
         self._route(self.applied)
         for name in list(self.held):
             if name not in wanted and self.held[name].state is not RevisionState.ACTIVE:
                 del self.held[name]
         # A pod that serves nothing yet may take a correction at once, though its mount still names what was before.
         assert len(self.held) <= 2 or self.active is None, f"{self.name} holds {sorted(self.held)}"
-        if self.active is not None and self.active in (crashes or ()):
+        if self.active is not None and self.active in crashes:
             self._crash(self.active, now)
         elif self.active is not None and self.ready_since is None:
             self.ready_since = now
         return begun
+
+    def _refusal(self, name: str, only_alone: Container[str]) -> Reason | None:
+        """As a pod refuses what has no room beside what is loaded."""
+        beside = [each for each, held in self.held.items() if each != name and held.state in LOADED_STATES]
+        crowded = bool(beside) and any(each in only_alone for each in (name, *beside))
+        return Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP if crowded else None
 
     def _crash(self, name: str, now: datetime) -> None:
         """Another revision that is loaded takes over, as routing in the pod has it; else the pod is not ready."""

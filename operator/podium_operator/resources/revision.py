@@ -31,14 +31,15 @@ def digests_annotation(known: KnownRevision, resolved: Mapping[str, str]) -> dic
     return {DIGESTS: canonical_json({**resolved, **known.record.digests})}
 
 
-def quarantine_annotation(problem: Problem, retry_token: str) -> dict[str, str]:
-    """Keeps why the revision failed."""
+def quarantine_annotation(problem: Problem, retry_token: str, judged_under: str) -> dict[str, str]:
+    """Keeps why the revision failed, and under which rollout.strategy."""
     kept = {
         "reason": str(problem.reason),
         "message": problem.message,
         "time": rfc3339(problem.time) if problem.time else None,
         "exitCode": problem.exit_code,
         "retry": retry_token,
+        "strategy": judged_under,
     }
     return {QUARANTINE: canonical_json(kept)}
 
@@ -51,7 +52,7 @@ def read_revision(manifest: Mapping[str, Any]) -> KnownRevision | None:
         record = RevisionRecord.from_data(manifest.get("data") or {})
     except RecordError:
         return None
-    quarantine, retry_token = _read_quarantine(annotations.get(QUARANTINE))
+    quarantine, retry_token, judged_under = _read_quarantine(annotations.get(QUARANTINE))
     return KnownRevision(
         name=record.name,
         record=record.with_digests(_read_digests(annotations.get(DIGESTS))),
@@ -60,6 +61,7 @@ def read_revision(manifest: Mapping[str, Any]) -> KnownRevision | None:
         resource_version=found["resourceVersion"],
         quarantine=quarantine,
         retry_token=retry_token,
+        judged_under=judged_under,
         started=parse_time(found.get("creationTimestamp")),
     )
 
@@ -69,10 +71,10 @@ def _read_digests(text: str | None) -> dict[str, str]:
     return {str(name): str(digest) for name, digest in found.items()}
 
 
-def _read_quarantine(text: str | None) -> tuple[Problem | None, str]:
+def _read_quarantine(text: str | None) -> tuple[Problem | None, str, str]:
     found = _read_json(text)
     if not found:
-        return None, ""
+        return None, "", ""
     try:
         reason = Reason(found.get("reason", ""))
     except ValueError:
@@ -81,7 +83,7 @@ def _read_quarantine(text: str | None) -> tuple[Problem | None, str]:
     problem = Problem(
         reason, str(found.get("message", "")), parse_time(found.get("time")), code if isinstance(code, int) else None
     )
-    return problem, str(found.get("retry", ""))
+    return problem, str(found.get("retry", "")), str(found.get("strategy", ""))
 
 
 def _read_json(text: str | None) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Quarantine:
     revision: KnownRevision
     problem: Problem
     retry_token: str
+    judged_under: str
+    """rollout.strategy: under another one, a pod's refusal need not be the end."""
 
 
 @dataclass(frozen=True, slots=True)

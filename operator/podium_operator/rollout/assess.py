@@ -42,7 +42,11 @@ def is_new(observed: Observed, desired: Desired, now: datetime) -> bool:
 def failure(observed: Observed, desired: Desired, now: datetime) -> Problem | None:
     """Why the target cannot serve, from what pods report and how their containers end."""
     target = desired.target
-    pods = tuple(pod for pool in observed.pools for pod in pool.live_pods)
+    refusal = failures.refusal(observed.pools, target)
+    if refusal is not None and desired.rollout.strategy is RolloutStrategy.IN_PLACE:
+        return failures.refused_for_good(refusal)
+    # Where another way is left, the strategy is what a refusal speaks against.
+    pods = tuple(p for pool in observed.pools for p in pool.live_pods if not failures.refuses(pool, p, target))
     reported = failures.reported_failure(pods, target.name)
     if reported is not None:
         return reported

@@ -1,14 +1,18 @@
 """What went wrong with a revision, from reports and pod states. A revision that failed once is quarantined."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from podium_crds.assignment import Failure, RevisionReport, RevisionState
 from podium_crds.reasons import Reason
-from podium_operator.rollout.capacity import CRASH_RESTARTS
+from podium_operator.rollout.capacity import CRASH_RESTARTS, gpus_per_pod
 from podium_operator.state import KnownRevision, ObservedPod, Pool, Problem
 from podium_operator.times import parse_time
 
 MESSAGE_CHARS = 1024
+NO_ROOM = frozenset({Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP, Reason.INSUFFICIENT_GPU})
+"""Why a pod does not load a candidate that it might load alone."""
 
 
 def reported_failure(pods: tuple[ObservedPod, ...], revision: str) -> Problem | None:
@@ -18,6 +22,40 @@ def reported_failure(pods: tuple[ObservedPod, ...], revision: str) -> Problem | 
         if held is not None and pod.report is not None and _has_failed(held, pod.report.promoted):
             return _problem(pod, held)
     return None
+
+
+def refuses(pool: Pool, pod: ObservedPod, target: KnownRevision) -> bool:
+    """Whether the pod has no room for the target beside what it serves, which says nothing against the target.
+
+    A pod without any GPU refuses a target that needs one by the same reason: other pods of that shape would, too.
+    """
+    held = pod.holds(target.name)
+    if held is None or held.last_failure is None or pool.promoted == target.name:
+        return False
+    if held.last_failure.reason is Reason.INSUFFICIENT_GPU and gpus_per_pod(target.record) == 0:
+        return False
+    return held.last_failure.reason in NO_ROOM and _has_failed(held, pool.promoted)
+
+
+def refusal(pools: Iterable[Pool], target: KnownRevision) -> Problem | None:
+    """What the first pod in name order says that has no room for the target beside what it serves."""
+    found = [
+        (pod, held)
+        for pool in pools
+        for pod in pool.live_pods
+        if refuses(pool, pod, target)
+        if (held := pod.holds(target.name)) is not None
+    ]
+    return _problem(*min(found, key=lambda each: each[0].name)) if found else None
+
+
+def refused_for_good(said: Problem) -> Problem:
+    """The same, where the spec allows no other way."""
+    advice = (
+        "; strategy InPlace allows nothing else: set rollout.strategy to Auto or Surge (new pods hold the new revision "
+        "alone), or raise what resources.limits gives a pod"
+    )
+    return replace(said, message=said.message[: MESSAGE_CHARS - len(advice)] + advice)
 
 
 def _has_failed(held: RevisionReport, promoted: str | None) -> bool:

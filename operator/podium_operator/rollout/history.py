@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from podium_crds.assignment import LOADED_STATES
+from podium_crds.rollout import RolloutStrategy
 from podium_operator.rollout.actions import Action, PinDigests, PruneRevision, RecordRevision, Release
+from podium_operator.rollout.failures import NO_ROOM
 from podium_operator.state import Desired, KnownRevision, Observed
 
 
@@ -21,9 +23,20 @@ def releases(observed: Observed, desired: Desired) -> tuple[Action, ...]:
         Release(known)
         for known in _by_ordinal(observed)
         if known.quarantine is not None
-        and (known.name != desired.target.name or known.retry_token != desired.retry_token)
+        and (
+            known.name != desired.target.name
+            or known.retry_token != desired.retry_token
+            or _has_another_way(known, desired)
+        )
         and not _still_promoted(observed, known)
     )
+
+
+def _has_another_way(known: KnownRevision, desired: Desired) -> bool:
+    """Whether pods had no room for it beside what they served, and it need not be there any more."""
+    assert known.quarantine is not None, "asked of what failed"
+    was_in_place = known.judged_under == RolloutStrategy.IN_PLACE
+    return was_in_place and known.quarantine.reason in NO_ROOM and desired.rollout.strategy != known.judged_under
 
 
 def _still_promoted(observed: Observed, known: KnownRevision) -> bool:

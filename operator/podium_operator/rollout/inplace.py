@@ -4,7 +4,7 @@ Order, each step on an observed fact: make room (drop a third revision) → load
 maxParallelLoads → write the ConfigMap → push the flip → keep the old warm → unload it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -56,6 +56,17 @@ def hold(pool: Pool, context: Context) -> Step:
         if pod.report is not None and (pod.report.applied is None or pod.report.applied < pool.assignment.generation)
     ]
     return Step(_pushes(behind, pool.assignment, context))
+
+
+def relieved(pools: Iterable[Pool], context: Context) -> tuple[Action, ...]:
+    """Has pods let go of a target that these pools do not promote: it comes in others."""
+    target = context.desired.target.name
+    pushes: list[Action] = []
+    for pool in pools:
+        if pool.assignment is not None and pool.assignment.revision(target) is None:
+            astray = [pod for pod in _reporting(pool) if pod.report is not None and target in assigned(pod.report)]
+            pushes += _pushes(astray, pool.assignment, context)
+    return tuple(pushes)
 
 
 def _keep(pool: Pool, context: Context) -> Step:

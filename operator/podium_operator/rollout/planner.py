@@ -55,7 +55,8 @@ def plan(observed: Observed, desired: Desired, now: datetime) -> Plan:
         instead = fallback(observed, desired, in_new_pods=assess.is_new(observed, desired, now))
         if instead is not None:
             facts = assess.facts(observed, desired, now, Verdict(instead, failure=failure, strategy=desired.chosen))
-            return Plan(facts, (Quarantine(target, failure, desired.retry_token),), ROLLING_S)
+            judged = Quarantine(target, failure, desired.retry_token, desired.rollout.strategy)
+            return Plan(facts, (judged,), ROLLING_S)
     course = set_course(observed, desired)
     standing = None
     if course.goal == target.name:
@@ -152,10 +153,18 @@ def set_course(observed: Observed, desired: Desired) -> Course:
     assert base.promoted is not None
     if goal != target.name:
         shape = observed.revisions[goal].record.hashes.shape
-        return Course(goal, base if base.stamp is None or base.stamp.shape_hash == shape else None, kept)
+        same_shape = base.stamp is None or base.stamp.shape_hash == shape
+        return Course(goal, base if same_shape and not _came_alone(base, desired) else None, kept)
     return _towards_target(
         observed, desired, base, occupied=[pool for pool in ranked if pool.live_pods or pool.replicas]
     )
+
+
+def _came_alone(base: Pool, desired: Desired) -> bool:
+    """Whether the target came in pods of its own: what served before may have no room beside it on the way back."""
+    if base.promoted != desired.target.name or desired.chosen is None:
+        return False
+    return desired.chosen.resolved is not RolloutStrategy.IN_PLACE
 
 
 def _towards_target(observed: Observed, desired: Desired, base: Pool, occupied: list[Pool]) -> Course:
@@ -195,6 +204,7 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
         waiting, due = waiting or step.waiting, step.due
         actions += step.actions
     actions += _restore(observed, context)
+    actions += inplace.relieved([pool for pool in observed.pools if pool != course.home], context)
     wanted = sizes.targets(observed, context, course)
     divided = shares.divided(observed, context, course, wanted)
     actions += sizes.towards(observed, context, course, divided.sizes)
@@ -230,8 +240,9 @@ def _announced(observed: Observed, desired: Desired, course: Course) -> RolloutP
     strategy = course.resolution.strategy
     if serving is None or serving.name == desired.target.name or strategy is None:
         return None
-    if desired.announced is not None and desired.chosen is not None:
-        return desired.announced
+    announced_before = desired.announced if desired.chosen is not None else None
+    if announced_before is not None and announced_before.strategy is strategy.resolved:
+        return announced_before
     cost = Cost(course.resolution.memory_bytes_needed, _start_seconds(observed, desired))
     return announced(desired, serving.record, strategy, cost)
 

@@ -1,12 +1,16 @@
 """Auto → one strategy and why. The answer is written to status before anything is done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podium_crds.reasons import Reason
 from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ResolvedStrategy
+from podium_operator.rollout import failures
 from podium_operator.rollout.capacity import crowded_gpus, gpu_fits, gpus_per_pod, overlap_bytes, smallest_headroom
 from podium_operator.state import Desired, KnownRevision, Observed, Pool, Problem
+
+REFUSAL_CHARS = 768
+"""Of what a pod said: status takes a little more for the whole reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +19,8 @@ class Resolution:
 
     strategy: ResolvedStrategy | None
     refusal: Problem | None = None
-    """Set: the old revision serves untouched until this changes."""
+    """Set: the old revision serves untouched until this changes. `strategy` then is what it will be, where that is
+    settled already."""
     memory_bytes_needed: int = 0
 
 
@@ -23,12 +28,23 @@ def resolve(observed: Observed, desired: Desired, host: Pool, serving: KnownRevi
     """How `desired.target` replaces `serving`, which the pool `host` runs.
 
     Once begun, a rollout keeps its strategy: `desired.chosen`, as status has it for this very target. A choice that
-    can no longer be followed is made anew.
+    can no longer be followed is made anew, once: what a pod refused is not tried in place again.
     """
-    asked = desired.rollout.strategy
+    asked, chosen = desired.rollout.strategy, desired.chosen
     same_shape = host.stamp is not None and host.stamp.shape_hash == desired.target.record.hashes.shape
-    if desired.chosen is not None and _still_allowed(desired.chosen.resolved, asked, same_shape):
-        return Resolution(desired.chosen)
+    refused = failures.refusal(observed.pools, desired.target)
+    if (
+        chosen is not None
+        and chosen.resolved is RolloutStrategy.SURGE
+        and _still_allowed(chosen.resolved, asked, same_shape)
+    ):
+        return _settled_surge(observed, desired, chosen.reason)
+    if refused is not None and asked is RolloutStrategy.AUTO:
+        return _settled_surge(
+            observed, desired, f"no room for both revisions in a pod: {refused.message[:REFUSAL_CHARS]}"
+        )
+    if chosen is not None and _still_allowed(chosen.resolved, asked, same_shape):
+        return Resolution(chosen)
     if serving.record.hashes.load == desired.target.record.hashes.load and same_shape:
         return _resolved(RolloutStrategy.IN_PLACE, "only settings change: the loaded workers are kept")
     if asked is RolloutStrategy.RECREATE:
@@ -94,6 +110,13 @@ def _surge(observed: Observed, desired: Desired, why: str) -> Resolution:
             ),
         )
     return _resolved(RolloutStrategy.SURGE, why)
+
+
+def _settled_surge(observed: Observed, desired: Desired, why: str) -> Resolution:
+    """A surge that has not begun yet. Named in status also while it waits for room: the pod that refused the candidate
+    is relieved of it, and says nothing about it any more."""
+    found = _surge(observed, desired, why)
+    return found if found.refusal is None else replace(found, strategy=_resolved(RolloutStrategy.SURGE, why).strategy)
 
 
 def _mib(size: int) -> str:

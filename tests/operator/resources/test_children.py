@@ -177,13 +177,14 @@ def test_a_revision_is_read_back_with_what_was_learnt_since() -> None:
     manifest["metadata"] |= {"uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z"}
     problem = Problem(Reason.SMOKE_TEST_FAILED, "off by one", START, 3)
     manifest["metadata"]["annotations"] = {
-        **quarantine_annotation(problem, "again"),
+        **quarantine_annotation(problem, "again", "InPlace"),
         "podium.dev/digests": '{"minilm":"sha256:' + "ab" * 32 + '"}',
     }
     known = read_revision(manifest)
     assert known is not None
     assert known.quarantine == problem
     assert known.retry_token == "again"
+    assert known.judged_under == "InPlace"
     assert known.record.digests == {"minilm": "sha256:" + "ab" * 32}
     assert known.record.with_digests({}).hashes == record.hashes
     assert known.ordinal == 3

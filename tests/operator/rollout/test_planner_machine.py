@@ -16,9 +16,11 @@ from tests.support.simulated_cluster import SimulatedCluster, remembered, retarg
 from podium_operator.state import Desired, Facts, Hand, Stage
 
 ROLLOUT = {"propagationSeconds": 2, "rollbackWindowSeconds": 15}
-VERSIONS = ("1", "2", "3")
+VERSIONS = ("1", "2", "3", "4")
 SHAPES = ("blue", "green")
 BROKEN = "3"
+LARGE = "4"
+"""Pods have no room for another one beside it."""
 DIFFERENT = "2"
 """Its answers differ from those of the others."""
 CONVERGED_WITHIN = 600
@@ -56,6 +58,7 @@ class Rollouts(RuleBasedStateMachine):
         self.desired = wanted(self.version, self.shape, self.replicas)
         for shape in SHAPES:
             self.world.fails.add(wanted(BROKEN, shape, 1).target.name)
+            self.world.only_alone.add(wanted(LARGE, shape, 1).target.name)
             self.world.differs.add(wanted(DIFFERENT, shape, 1).target.name)
         self.failed_requests: set[str] = set()
         """Revisions that failed requests."""

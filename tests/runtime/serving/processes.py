@@ -1,6 +1,7 @@
 """Runs `podium` as users and kubelets do: a process of its own, its output kept, ended by its pid."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -223,6 +224,9 @@ def served(folder: Path, yaml: str, *arguments: str, arena_mib: int = 16, **envi
         server.stop()
 
 
+_cgroups = itertools.count()
+
+
 @contextlib.contextmanager
 def cgroup(limit_bytes: int) -> Iterator[tuple[str, ...]]:
     """A command that runs another one in a memory cgroup of its own; the test is skipped where none can be made."""
@@ -230,7 +234,7 @@ def cgroup(limit_bytes: int) -> Iterator[tuple[str, ...]]:
     path = next((line.split(":", 2)[2] for line in lines if ":memory:" in line), "/")
     v1, v2 = Path("/sys/fs/cgroup/memory") / path.lstrip("/"), Path("/sys/fs/cgroup")
     parent, setting = (v1, "memory.limit_in_bytes") if v1.exists() else (v2, "memory.max")
-    folder = parent / f"podium-test-{os.getpid()}"
+    folder = parent / f"podium-test-{os.getpid()}-{next(_cgroups)}"
     try:
         folder.mkdir()
         (folder / setting).write_text(str(limit_bytes))
