@@ -27,13 +27,19 @@ from podium_operator.resources.deployment import deployment
 from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
 from podium_operator.resources.labels import QUARANTINE, WITHDRAWN_AT
-from podium_operator.resources.revision import controller_revision, digests_annotation, quarantine_annotation
+from podium_operator.resources.revision import (
+    controller_revision,
+    digests_annotation,
+    quarantine_annotation,
+    served_annotation,
+)
 from podium_operator.resources.secret import KEY_BYTES, admin_key
 from podium_operator.resources.service import pool_service, service
 from podium_operator.rollout.actions import (
     Action,
     CreatePool,
     DeletePool,
+    NoteServed,
     PinDigests,
     PruneRevision,
     Push,
@@ -110,12 +116,8 @@ class Performer:
         match action:
             case RecordRevision(revision, ordinal):
                 await self._create(owner, controller_revision(owner, revision.record, ordinal))
-            case PinDigests(revision, digests):
-                await self._annotate(owner, revision, digests_annotation(revision, digests))
-            case Quarantine(revision, problem, retry_token, judged_under):
-                await self._annotate(owner, revision, quarantine_annotation(problem, retry_token, judged_under))
-            case Release(revision):
-                await self._annotate(owner, revision, {QUARANTINE: None})
+            case PinDigests() | NoteServed() | Quarantine() | Release():
+                await self._annotate(owner, action.revision, _learnt(action))
             case WriteAssignment():
                 await self._write_assignment(owner, action)
             case CreatePool(pool, _, revision, replicas):
@@ -238,6 +240,21 @@ class Performer:
         patch = {"data": renewed["data"], "metadata": {"annotations": renewed["metadata"].get("annotations", {})}}
         version = live["metadata"]["resourceVersion"]
         self._cache.wrote(await self._client.merge_patch(wanted, patch, resource_version=version))
+
+
+def _learnt(action: PinDigests | NoteServed | Quarantine | Release) -> Mapping[str, str | None]:
+    """Annotations of a revision's record; None takes one away."""
+    match action:
+        case PinDigests(revision, digests):
+            return digests_annotation(revision, digests)
+        case NoteServed(_, at):
+            return served_annotation(at)
+        case Quarantine(_, problem, retry_token, judged_under):
+            return quarantine_annotation(problem, retry_token, judged_under)
+        case Release():
+            return {QUARANTINE: None}
+        case _:
+            assert_never(action)
 
 
 def described(action: Action) -> dict[str, str | int]:

@@ -90,6 +90,8 @@ class KnownRevision:
     """Value of the resource's retry annotation at the time of the quarantine."""
     judged_under: str = ""
     """rollout.strategy at that time."""
+    served_at: datetime | None = None
+    """When its rollout last was complete; None: it never has been, or has failed since."""
     started: datetime | None = None
     """When it was recorded: the start of its rollout."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 PLANNER, CANARY = "tests/operator/rollout/test_planner.py", "tests/operator/rollout/test_canary.py"
 WEIGHTS, TAKEN_BACK = "tests/operator/rollout/test_weights.py", "tests/operator/rollout/test_taken_back.py"
 PARITY, MEASURED = "tests/operator/rollout/test_parity.py", "tests/operator/rollout/test_measured.py"
+GOING_BACK = "tests/operator/rollout/test_going_back.py"
 NO_ROOM = "tests/operator/rollout/test_no_room.py"
 
 
@@ -154,6 +155,28 @@ MUTANTS = (
         "    if desired.rollout.max_surge > 0 and gpu_fits(observed, per_pod) is False:\n",
         "    if False:\n",
         f"{PLANNER}::test_a_surge_without_a_free_gpu_waits_and_goes_on_when_there_is_room",
+    ),
+    Mutant(
+        "what never served is nothing to go back to",
+        "hand",
+        "    served = [(known.served_at, known.ordinal, name) for name, known in usable.items() "
+        "if known.served_at is not None]\n",
+        "    served = [(known.served_at or known.started, known.ordinal, name) for name, known in usable.items()]\n",
+        f"{GOING_BACK}::test_a_version_that_never_served_is_nothing_to_go_back_to",
+    ),
+    Mutant(
+        "what served last comes back, not the newest record",
+        "hand",
+        "    return max(served)[2] if served else None\n",
+        "    return max(served, key=lambda each: each[1])[2] if served else None\n",
+        f"{GOING_BACK}::test_the_version_that_served_last_comes_back_not_the_newest_record",
+    ),
+    Mutant(
+        "what never served leaves the history first",
+        "history",
+        "    idle.sort(key=lambda known: known.served_at is not None)\n",
+        "",
+        f"{GOING_BACK}::test_what_served_outlives_any_number_of_failed_tries_in_the_history",
     ),
     Mutant(
         "a pod without room for a candidate speaks against the strategy alone",

@@ -20,6 +20,7 @@ from podium_operator.rollout.actions import (
     Action,
     CreatePool,
     DeletePool,
+    NoteServed,
     PinDigests,
     PruneRevision,
     Push,
@@ -180,10 +181,12 @@ class SimulatedCluster:
             case PinDigests(revision, digests):
                 record = revision.record.with_digests(digests)
                 self.revisions[revision.name] = replace(self.revisions[revision.name], record=record)
+            case NoteServed(revision, at):
+                self.revisions[revision.name] = replace(self.revisions[revision.name], served_at=at)
             case Quarantine(revision, problem, retry_token, judged_under):
                 found = self.revisions[revision.name]
                 self.revisions[revision.name] = replace(
-                    found, quarantine=problem, retry_token=retry_token, judged_under=judged_under
+                    found, quarantine=problem, retry_token=retry_token, judged_under=judged_under, served_at=None
                 )
             case Release(revision):
                 self.revisions[revision.name] = replace(self.revisions[revision.name], quarantine=None)

@@ -28,6 +28,7 @@ from podium_operator.commands.table import described
 from podium_operator.errors import OperatorError
 from podium_operator.kube.client import KubeClient
 from podium_operator.reconcile.reporting import read_status
+from podium_operator.resources.labels import SERVED_AT
 
 app = typer.Typer(add_completion=False)
 
@@ -136,12 +137,19 @@ def rollback(
     """Serve the revision before, or another one that is kept, although the spec asks for this one."""
 
     async def act(client: KubeClient, manifest: Manifest) -> str:
-        target = _target(manifest, read_status(manifest))
-        kept = await _kept(client, manifest)
+        status = read_status(manifest)
+        target, records = _target(manifest, status), await _kept(client, manifest)
+        kept = [each["metadata"]["name"] for each in records]
         if to is not None and to not in kept:
             raise CommandError(f"no revision {to} is kept of {ref_of(manifest)}; kept: {', '.join(kept) or 'none'}")
         if not set(kept) - {target}:
             raise CommandError(f"{target} is the only revision of {ref_of(manifest)}: there is nothing to go back to")
+        others = [each for each in records if each["metadata"]["name"] != target]
+        if to is None and not any(_has_served(each, status) for each in others):
+            names = ", ".join(each["metadata"]["name"] for each in others) or "none"
+            raise CommandError(
+                f"no other revision of {ref_of(manifest)} is known to have served: name one with --to ({names})"
+            )
         await annotated(client, manifest, {"rollback": target, "rollback-to": to, "promote": None})
         return f"{target} is rolled back to {to or 'the revision before'}; podium promote --full {name} serves it again"
 
@@ -204,15 +212,21 @@ async def _serve_pages(client: KubeClient, place: Place, name: str) -> None:
         await asyncio.Event().wait()
 
 
-async def _kept(client: KubeClient, manifest: Manifest) -> list[str]:
-    """Names of the resource's ControllerRevisions, newest first."""
+async def _kept(client: KubeClient, manifest: Manifest) -> list[Manifest]:
+    """The resource's ControllerRevisions, newest first."""
     namespace, uid = manifest["metadata"]["namespace"], manifest["metadata"]["uid"]
     revisions = [
         each
         for each in await client.list("ControllerRevision", namespace)
         if any(owner.get("uid") == uid for owner in each["metadata"].get("ownerReferences") or ())
     ]
-    return [each["metadata"]["name"] for each in sorted(revisions, key=lambda each: -int(each.get("revision", 0)))]
+    return sorted(revisions, key=lambda each: -int(each.get("revision", 0)))
+
+
+def _has_served(record: Manifest, status: ServingStatus) -> bool:
+    """Whether the operator goes back to it by itself."""
+    is_current = record["metadata"]["name"] == status.current_revision
+    return is_current or SERVED_AT in (record["metadata"].get("annotations") or {})
 
 
 def _target(manifest: Manifest, status: ServingStatus) -> str:

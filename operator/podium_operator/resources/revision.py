@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from podium_crds.base import canonical_json
@@ -9,7 +10,7 @@ from podium_crds.errors import RecordError
 from podium_crds.keys import LABEL_REVISION
 from podium_crds.reasons import Reason
 from podium_crds.revision import RevisionRecord
-from podium_operator.resources.labels import DIGESTS, QUARANTINE, child_labels, metadata
+from podium_operator.resources.labels import DIGESTS, QUARANTINE, SERVED_AT, child_labels, metadata
 from podium_operator.state import KnownRevision, Owner, Problem
 from podium_operator.times import parse_time, rfc3339
 
@@ -31,8 +32,8 @@ def digests_annotation(known: KnownRevision, resolved: Mapping[str, str]) -> dic
     return {DIGESTS: canonical_json({**resolved, **known.record.digests})}
 
 
-def quarantine_annotation(problem: Problem, retry_token: str, judged_under: str) -> dict[str, str]:
-    """Keeps why the revision failed, and under which rollout.strategy."""
+def quarantine_annotation(problem: Problem, retry_token: str, judged_under: str) -> dict[str, str | None]:
+    """Keeps why the revision failed, and under which rollout.strategy. It is nothing to go back to any more."""
     kept = {
         "reason": str(problem.reason),
         "message": problem.message,
@@ -41,7 +42,12 @@ def quarantine_annotation(problem: Problem, retry_token: str, judged_under: str)
         "retry": retry_token,
         "strategy": judged_under,
     }
-    return {QUARANTINE: canonical_json(kept)}
+    return {QUARANTINE: canonical_json(kept), SERVED_AT: None}
+
+
+def served_annotation(at: datetime) -> dict[str, str]:
+    """Keeps that the revision has served as its resource's only one."""
+    return {SERVED_AT: rfc3339(at)}
 
 
 def read_revision(manifest: Mapping[str, Any]) -> KnownRevision | None:
@@ -62,6 +68,7 @@ def read_revision(manifest: Mapping[str, Any]) -> KnownRevision | None:
         quarantine=quarantine,
         retry_token=retry_token,
         judged_under=judged_under,
+        served_at=parse_time(annotations.get(SERVED_AT)),
         started=parse_time(found.get("creationTimestamp")),
     )
 

@@ -25,6 +25,14 @@ class PinDigests:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteServed:
+    """Keep that the revision has served, so that it is something to go back to."""
+
+    revision: KnownRevision
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantine:
     """Do not try this revision again until the spec changes or the user asks."""
 
@@ -106,6 +114,7 @@ class PruneRevision:
 Action = (
     RecordRevision
     | PinDigests
+    | NoteServed
     | Quarantine
     | Release
     | WriteAssignment

@@ -26,16 +26,18 @@ def obeyed(observed: Observed, desired: Desired) -> Desired:
 
 
 def instead(observed: Observed, desired: Desired) -> str | None:
-    """What serves instead of a target that is rolled back: what the user names, else what served before, else the
-    newest revision that did not fail."""
+    """What serves instead of a target that is rolled back: what the user names, else what serves now or served last.
+
+    A revision that never was all that served is nothing to go back to by itself.
+    """
     target = desired.target.name
     usable = {name: known for name, known in observed.revisions.items() if known.quarantine is None and name != target}
     if desired.hand.rollback_to:
         return desired.hand.rollback_to if desired.hand.rollback_to in usable else None
     if desired.current in usable:
         return desired.current
-    newest = max(usable.values(), key=lambda known: known.ordinal, default=None)
-    return newest.name if newest is not None else None
+    served = [(known.served_at, known.ordinal, name) for name, known in usable.items() if known.served_at is not None]
+    return max(served)[2] if served else None
 
 
 def _problem(done: str, annotation: str, desired: Desired) -> Problem:

@@ -1,10 +1,11 @@
 """ControllerRevisions: which are recorded, pinned, released from quarantine and dropped."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 from podium_crds.assignment import LOADED_STATES
 from podium_crds.rollout import RolloutStrategy
-from podium_operator.rollout.actions import Action, PinDigests, PruneRevision, RecordRevision, Release
+from podium_operator.rollout.actions import Action, NoteServed, PinDigests, PruneRevision, RecordRevision, Release
 from podium_operator.rollout.failures import NO_ROOM
 from podium_operator.state import Desired, KnownRevision, Observed
 
@@ -53,6 +54,18 @@ def pins(observed: Observed) -> tuple[Action, ...]:
     return tuple(found)
 
 
+def served(observed: Observed, desired: Desired, now: datetime) -> tuple[Action, ...]:
+    """Of a rollout that is complete: that its revision has served, last of all."""
+    target = observed.revisions.get(desired.target.name)
+    if target is None or pins(observed):
+        return ()  # one write to a record in a pass: the next would find it changed
+    others = [known.served_at for known in observed.revisions.values() if known.name != target.name]
+    last = max((time for time in others if time is not None), default=None)
+    if target.served_at is not None and (last is None or last <= target.served_at):
+        return ()
+    return (NoteServed(target, now),)
+
+
 def _pinned(known: KnownRevision) -> Mapping[str, str]:
     in_spec = {m.name: d for m in known.record.members if (d := m.definition.source.digest) is not None}
     return {**known.record.digests, **in_spec}
@@ -72,12 +85,13 @@ def _resolved(observed: Observed, known: KnownRevision) -> Iterator[tuple[str, s
 
 
 def prune(observed: Observed, desired: Desired) -> tuple[Action, ...]:
-    """Records beyond the history limit that nothing refers to, oldest first."""
+    """Records beyond the history limit that nothing refers to, those that never served first, then the oldest."""
     referred = {desired.target.name, desired.current}
     for pool in observed.pools:
         if pool.assignment is not None:
             referred |= {revision.name for revision in pool.assignment.revisions}
     idle = [known for known in _by_ordinal(observed) if known.name not in referred and known.quarantine is None]
+    idle.sort(key=lambda known: known.served_at is not None)
     excess = len(idle) - desired.rollout.revision_history_limit
     return tuple(PruneRevision(known) for known in idle[: max(0, excess)])
 

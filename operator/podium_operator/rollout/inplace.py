@@ -59,12 +59,12 @@ def hold(pool: Pool, context: Context) -> Step:
 
 
 def relieved(pools: Iterable[Pool], context: Context) -> tuple[Action, ...]:
-    """Has pods let go of a target that these pools do not promote: it comes in others."""
-    target = context.desired.target.name
+    """Has pods of these pools, from which the goal will not be served, let go of candidates."""
     pushes: list[Action] = []
     for pool in pools:
-        if pool.assignment is not None and pool.assignment.revision(target) is None:
-            astray = [pod for pod in _reporting(pool) if pod.report is not None and target in assigned(pod.report)]
+        if pool.assignment is not None:
+            named = {revision.name for revision in pool.assignment.revisions}
+            astray = [pod for pod in _reporting(pool) if pod.report is not None and assigned(pod.report) - named]
             pushes += _pushes(astray, pool.assignment, context)
     return tuple(pushes)
 

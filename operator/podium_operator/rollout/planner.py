@@ -223,6 +223,7 @@ def _proceed(observed: Observed, context: inplace.Context, course: Course, failu
     )
     facts = assess.facts(observed, desired, now, verdict)
     if facts.complete:
+        actions += history.served(observed, desired, now)
         actions += history.prune(observed, desired)
     return Plan(
         facts,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.builders import IMAGE, START, a_desired, a_model, an_owner
+from tests.support.builders import IMAGE, START, a_desired, a_model, after, an_owner
 
 from podium_crds.assignment import Generation
 from podium_crds.compile import compile_assignment
@@ -21,7 +21,12 @@ from podium_operator.resources.deployment import deployment, grace_seconds
 from podium_operator.resources.disruption import disruption_budget
 from podium_operator.resources.hashing import desired_hash, stamped
 from podium_operator.resources.labels import SHAPE_HASH
-from podium_operator.resources.revision import controller_revision, quarantine_annotation, read_revision
+from podium_operator.resources.revision import (
+    controller_revision,
+    quarantine_annotation,
+    read_revision,
+    served_annotation,
+)
 from podium_operator.resources.route import http_route
 from podium_operator.resources.secret import admin_key
 from podium_operator.resources.service import pool_service, service
@@ -179,12 +184,14 @@ def test_a_revision_is_read_back_with_what_was_learnt_since() -> None:
     manifest["metadata"]["annotations"] = {
         **quarantine_annotation(problem, "again", "InPlace"),
         "podium.dev/digests": '{"minilm":"sha256:' + "ab" * 32 + '"}',
+        **served_annotation(after(5)),
     }
     known = read_revision(manifest)
     assert known is not None
     assert known.quarantine == problem
     assert known.retry_token == "again"
     assert known.judged_under == "InPlace"
+    assert known.served_at == after(5)
     assert known.record.digests == {"minilm": "sha256:" + "ab" * 32}
     assert known.record.with_digests({}).hashes == record.hashes
     assert known.ordinal == 3

@@ -64,6 +64,16 @@ def test_only_one_pod_of_the_old_ones_is_ever_asked_and_lets_go_of_what_it_refus
     assert len(world.tried[wanted.target.name] & before) == 1
 
 
+def test_a_candidate_that_is_overtaken_by_a_surge_leaves_the_old_pods() -> None:
+    world, old = running(replicas=2)
+    wanted = retargeted(old, desired("2", replicas=2))
+    wanted, _ = settle(world, wanted, until=lambda w, _: any(len(pod.held) == 2 for pod in w.pods.values()))
+    third = retargeted(wanted, desired("3", replicas=2, env=[{"name": "A", "value": "b"}]))
+    third, _ = settle(world, third, until=lambda w, _: len(w.pools) == 2)
+    world.tick()
+    assert {name for pod in world.pods.values() if pod.pool == "minilm-0" for name in pod.held} == {old.target.name}
+
+
 def test_an_operator_that_dies_after_any_action_comes_to_the_same_end() -> None:
     for dies_after in range(3):
         world, _, wanted = refused()

@@ -154,6 +154,8 @@ class Rollouts(RuleBasedStateMachine):
         if self.desired.target.name in (hand.abort, hand.rollback) and facts.stage is Stage.FAILED:
             # What never worked may be all there is to go back to.
             return facts.current is None or facts.current in self.world.fails or len(serving) == self.replicas
+        if facts.canary is not None and "in a surge no pod does" in facts.waiting:
+            return True  # until the user promotes the step
         if self.version == BROKEN:
             # What never completed is nothing to go back to: pods that got as far as serving it just stay.
             never_worked = facts.current is None or facts.current in self.world.fails
