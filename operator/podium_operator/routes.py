@@ -60,7 +60,7 @@ class Routes:
         if wanted is None and before is None:
             return Seen()
         try:
-            live = await self._found(Ref("HTTPRoute", owner.resource.namespace, names.http_route(owner.resource.name)))
+            live = await found_route(self._client, owner)
             if live is not None and wanted is not None:
                 refuse_foreign(live, owner)
         except _REFUSALS as exc:
@@ -96,15 +96,6 @@ class Routes:
         log.info("route_applied", namespace=owner.resource.namespace, name=owner.resource.name, weights=weights)
         return routed(wanted, live)
 
-    async def _found(self, wanted: Ref) -> Manifest | None:
-        """The live route, or None. Raises NotFound where the API server does not know the kind."""
-        try:
-            return await self._client.get(wanted)
-        except NotFound as exc:
-            if not exc.details.get("name"):
-                raise
-            return None
-
     async def _removed(self, owner: Owner, seen: Seen) -> Routed | None:
         """Remove what is ours; None once it is gone."""
         if seen.told is not None and seen.told.reason is Reason.GATEWAY_API_UNAVAILABLE:
@@ -120,6 +111,17 @@ class Routes:
         except KubeError as exc:
             return _told(exc)
         log.info("route_removed", namespace=wanted.namespace, name=wanted.name)
+        return None
+
+
+async def found_route(client: KubeClient, owner: Owner) -> Manifest | None:
+    """The live HTTPRoute of that name, whoever's it is, or None. Raises NotFound where the API server does not know the
+    kind, and KubeError otherwise."""
+    try:
+        return await client.get(Ref("HTTPRoute", owner.resource.namespace, names.http_route(owner.resource.name)))
+    except NotFound as exc:
+        if not exc.details.get("name"):
+            raise
         return None
 
 

@@ -107,6 +107,8 @@ async def test_a_plan_says_what_the_operator_then_does(world: World, operator: O
     status = (await world.model())["status"]
     assert f"→ {status['currentRevision']}" in said
     assert status["strategy"]["resolved"] == "InPlace"
+    gateway = {"gateway": {"parentRefs": [{"name": "public"}]}}
+    assert "route       none: the cluster knows no HTTPRoute" in await plan(scale(world.namespace, 3, exposure=gateway))
     surge = scale(world.namespace, 3, env=[{"name": "A", "value": "b"}])
     assert "strategy    Surge" in await plan(surge)
     broken = scale(world.namespace, 3)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.support.operator_process import OperatorProcess
 from tests.support.waiting import eventually
 
 from podium_crds.gateway import GatewayRoute
+from podium_operator.commands.planning import planned, told
 from podium_operator.kube.client import KubeClient, Manifest
 from podium_operator.kube.config import Credentials
 from podium_operator.kube.kinds import Ref
@@ -209,6 +211,24 @@ async def test_a_route_that_others_change_or_delete_is_put_right(
         return found is not None and found["metadata"]["uid"] != made["metadata"]["uid"]
 
     await eventually(made_again, what="another route")
+
+
+async def test_a_plan_says_what_becomes_of_the_route_and_touches_nothing(
+    control_plane: ControlPlane, client: KubeClient, namespace: str, operator: OperatorProcess
+) -> None:
+    async def said(manifest: Manifest) -> str:
+        return told(await planned(client, manifest, datetime.now(UTC)))
+
+    first = routed(namespace, hostnames=["a.example"])
+    assert "route       new: Gateways infra/public (listener https), hosts a.example, paths /v1" in await said(first)
+    assert await route(client, namespace) is None
+    await client.apply(first)
+    await eventually(lambda: route(client, namespace), what="an HTTPRoute")
+    assert "route" not in await said(first)
+    before = await route(client, namespace)
+    assert "route       hosts: a.example → b.example" in await said(routed(namespace, hostnames=["b.example"]))
+    assert "route       removed" in await said(a_model(namespace, exposure={}))
+    assert await route(client, namespace) == before
 
 
 async def test_nothing_is_written_while_nothing_changes(

@@ -5,7 +5,7 @@ asked through the API server; where the user may not, their memory is unknown, a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,10 @@ from podium_crds.assignment import Report
 from podium_crds.errors import CrdsError
 from podium_crds.keys import ADMIN_PORT, ADMIN_REPORT_PATH, HEADER_ADMIN_TOKEN
 from podium_crds.parse import parse_resource
+from podium_crds.reasons import ConditionType
 from podium_crds.token import admin_token
 from podium_operator.cache import Cache
+from podium_operator.commands import planned_route
 from podium_operator.kube.client import KubeClient
 from podium_operator.kube.errors import Forbidden, KubeError
 from podium_operator.kube.kinds import ref
@@ -48,6 +50,8 @@ class Planned:
     """Pods whose report could not be read."""
     is_known: bool = True
     """Whether the resource exists."""
+    route: tuple[str, ...] = ()
+    """What would become of its HTTPRoute."""
 
 
 class Reports:
@@ -93,9 +97,20 @@ async def planned(client: KubeClient, manifest: Manifest, now: datetime) -> Plan
         record = await References(client, cache).record(resource, _image(observed))
     except CrdsError as exc:
         return Planned(key.name, None, problem_of(exc), is_known=live is not None)
+    gateway = resource.spec.exposure.gateway
+    # Without either, the operator does not look for a route.
+    is_routed = gateway is not None or subject.status.condition(ConditionType.ROUTED) is not None
+    found = await planned_route.look(client, subject.owner) if is_routed else planned_route.LiveRoute()
+    observed = replace(observed, route=found.observed)
     desired = desired_of(subject, resource, record, observed, highest_generation(observed.pools).transitions)
-    silent = sum(pod.live and pod.report is None for pool in observed.pools for pod in pool.pods)
-    return Planned(key.name, plan(observed, desired, now).facts, unreported=silent, is_known=live is not None)
+    decided = plan(observed, desired, now)
+    return Planned(
+        key.name,
+        decided.facts,
+        unreported=sum(pod.live and pod.report is None for pool in observed.pools for pod in pool.pods),
+        is_known=live is not None,
+        route=tuple(planned_route.announced(subject.owner, gateway, found, decided.backends)),
+    )
 
 
 def _image(observed: Observed) -> str:
@@ -110,10 +125,12 @@ def told(planned: Planned) -> str:
         return f"{planned.name}: would be refused ({planned.problem.reason}): {planned.problem.message}"
     facts = planned.facts
     assert facts is not None, "without a problem there are facts"
+    route = [f"  route       {line}" for line in planned.route]
     if not planned.is_known:
-        return f"{planned.name}: new; revision {facts.target} starts, all replicas at once"
+        return "\n".join([f"{planned.name}: new; revision {facts.target} starts, all replicas at once", *route])
     if facts.complete:
-        return f"{planned.name}: nothing would change, {facts.target} serves"
+        stays = "no pod would change" if route else "nothing would change"
+        return "\n".join([f"{planned.name}: {stays}, {facts.target} serves", *route])
     lines = [f"{planned.name}: {facts.current or 'nothing'} → {facts.target}"]
     if facts.strategy is not None:
         lines.append(f"  strategy    {facts.strategy.resolved}: {facts.strategy.reason}")
@@ -124,7 +141,7 @@ def told(planned: Planned) -> str:
         lines.append(f"  waits       {facts.problem.reason}: {facts.problem.message}")
     if planned.unreported:
         lines.append(f"  unknown     {planned.unreported} pods gave no report: their memory is not counted")
-    return "\n".join(lines)
+    return "\n".join([*lines, *route])
 
 
 def _costs(plan: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,28 @@ def read_route(owner: Owner, live: Mapping[str, Any]) -> ObservedRoute:
     return ObservedRoute(Backends(service, named), since, _answered(live))
 
 
+def in_words(route: Mapping[str, Any]) -> dict[str, str]:
+    """What a route is made of, for people. Of any HTTPRoute, also one that others have changed."""
+    spec = route["spec"]
+    rules = spec.get("rules") or ()
+    matches = [match for rule in rules for match in rule.get("matches") or ()]
+    paths = [str((match.get("path") or {}).get("value", "/")) for match in matches]
+    backends = {
+        str(each.get("name")): each.get("weight", 1) for rule in rules for each in rule.get("backendRefs") or ()
+    }
+    return {
+        "Gateways": ", ".join(_in_words(parent) for parent in spec.get("parentRefs") or ()) or "none",
+        "hosts": ", ".join(spec.get("hostnames") or ()) or "all of the listeners",
+        "paths": ", ".join(paths) or "none",
+        "Services": ", ".join(f"{name} {weight}" if len(backends) > 1 else name for name, weight in backends.items()),
+    }
+
+
+def _in_words(parent: Mapping[str, Any]) -> str:
+    name = f"{parent['namespace']}/{parent['name']}" if parent.get("namespace") else str(parent.get("name"))
+    return f"{name} (listener {parent['sectionName']})" if parent.get("sectionName") else name
+
+
 def _answered(live: Mapping[str, Any]) -> bool:
     """Whether every Gateway that says anything of the route says it of the route as it is.
 
