@@ -120,7 +120,8 @@ class RevisionStatus(Lenient):
     ready_replicas: Int32 = 0
     """Pods that have it loaded, warmed and smoke-tested."""
     traffic_percent: Percent = 0
-    """Share of new requests that it answers."""
+    """Share of new requests that it answers: by the weights of the HTTPRoute where exposure.gateway.weights gives some,
+    else by the pods."""
     start_time: Timestamp | None = None
     """When its rollout began."""
     last_transition_time: Timestamp | None = None

@@ -69,6 +69,12 @@ async def test_a_step_has_exactly_its_share_and_no_request_is_lost_on_the_way_to
         # One of three pods is new: 3/10 by the Service are a tenth of all.
         assert await weights(world) == {"scale": 3, "scale-0-pool": 7}
         new = (await world.model())["status"]["updateRevision"]
+
+        async def shares_told() -> bool:
+            rows = (await world.model())["status"]["revisions"]
+            return {row["name"]: row["trafficPercent"] for row in rows}[new] == 10
+
+        await eventually(shares_told, within_s=60, what="status to tell the share behind the gateway")
         gateway.answers.clear()
 
         async def many() -> bool:

@@ -113,6 +113,7 @@ class Serving:
         has_service = service is not None and service.controlled
         seen = await self._routes.look(owner, gateway, before, has_service=has_service)
         observed = await self._measured(replace(observation.observed, route=seen.route), desired)
+        observation = replace(observation, observed=observed)
         try:
             decided = plan(observed, desired, self._parts.now())
         except AssignmentTooLargeError as exc:

@@ -17,6 +17,7 @@ from podium_crds.status import (
 )
 from podium_operator.state import KnownRevision, Observed, ObservedPod, Owner, Problem
 from podium_operator.status.conditions import Judgement, conditions
+from podium_operator.status.shares import share
 from podium_operator.times import rfc3339
 
 MAX_STATUS_BYTES = 32 * 1024
@@ -61,7 +62,7 @@ def rollup(
         strategy=facts.strategy or ResolvedStrategy(resolved=RolloutStrategy.AUTO, reason="nothing has changed yet"),
         plan=facts.plan,
         canary=facts.canary,
-        revisions=_revisions(subject, observed, pods, previous, now),
+        revisions=_revisions(subject, observed, previous, now),
     )
     return _bounded(status)
 
@@ -89,7 +90,7 @@ def _state(pod: ObservedPod, revision: str | None) -> RevisionState | None:
 
 
 def _revisions(
-    subject: Subject, observed: Observed, pods: list[ObservedPod], previous: ServingStatus, now: datetime
+    subject: Subject, observed: Observed, previous: ServingStatus, now: datetime
 ) -> tuple[RevisionStatus, ...]:
     known = dict(observed.revisions)
     newest = sorted(known.values(), key=lambda revision: (-revision.ordinal, revision.name))
@@ -97,14 +98,15 @@ def _revisions(
         # A target gone back to is not the newest record, and is what people look for first.
         newest.sort(key=lambda revision: revision.name != subject.target.name if subject.target else False)
     before = {row.name: row for row in previous.revisions}
-    rows = [_row(revision, pods, before.get(revision.name), now) for revision in newest]
+    rows = [_row(revision, observed, before.get(revision.name), now) for revision in newest]
     return tuple(row for row in rows if row is not None)[:MAX_REVISIONS]
 
 
 def _row(
-    known: KnownRevision, pods: list[ObservedPod], before: RevisionStatus | None, now: datetime
+    known: KnownRevision, observed: Observed, before: RevisionStatus | None, now: datetime
 ) -> RevisionStatus | None:
     """A live or failed revision's row; None for one that is only history."""
+    pods = [pod for pool in observed.pools for pod in pool.live_pods]
     held = [report for pod in pods if (report := pod.holds(known.name)) is not None]
     if not held and known.quarantine is None:
         return None
@@ -117,21 +119,12 @@ def _row(
         state=state,
         replicas=len(held),
         ready_replicas=sum(report.state in LOADED_STATES for report in held),
-        traffic_percent=_share(known.name, pods),
+        traffic_percent=share(known.name, observed, before.traffic_percent if before else None),
         start_time=rfc3339(known.started) if known.started else None,
         last_transition_time=before.last_transition_time if same and before else rfc3339(now),
         progress=_progress(held),
         last_failure=_failure(known.quarantine, held, before),
     )
-
-
-def _share(revision: str, pods: list[ObservedPod]) -> int:
-    """Percent of the serving pods' traffic, rounded."""
-    serving = [pod for pod in pods if pod.ready and pod.report is not None]
-    if not serving:
-        return 0
-    total = sum(report.weight for pod in serving if (report := pod.holds(revision)) is not None)
-    return min(100, round(total / len(serving)))
 
 
 def _progress(held: list[RevisionReport]) -> LoadProgress | None:
