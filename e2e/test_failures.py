@@ -71,6 +71,7 @@ BAD = {
     "in place": (Scaler(), Scaler()),
     "in new pods": (Scaler(), Scaler().with_spec(**shape("next"))),
     "a pipeline": (Chain(), Chain()),
+    "a pipeline in new pods": (Chain(), Chain().with_spec(**shape("next"))),
 }
 """What is served, and what its next version is made of."""
 
@@ -105,6 +106,7 @@ DYING = {
     "in place": (Scaler(instances=INSTANCES), Scaler(instances=INSTANCES)),
     "in new pods": (Scaler(instances=INSTANCES), Scaler(instances=INSTANCES).with_spec(**shape("next"))),
     "a pipeline": (Chain(instances=INSTANCES), Chain(instances=INSTANCES)),
+    "a pipeline in new pods": (Chain(instances=INSTANCES), Chain(instances=INSTANCES).with_spec(**shape("next"))),
 }
 
 
