@@ -11,7 +11,17 @@ from tests.runtime.serving.processes import cgroup, running_pod
 
 from podium.serving.workers.footprint import Footprint, does_not_fit, footprint_of
 from podium.weights.vllm import MIN_CPU_KV_BYTES, PROCESS_BYTES
-from podium_crds.assignment import Artifact, EngineKind, EngineSpec, Report, Revision
+from podium_crds.assignment import (
+    Artifact,
+    EngineKind,
+    EngineSpec,
+    Graph,
+    Member,
+    Report,
+    Revision,
+    Step,
+    StepInput,
+)
 from podium_crds.reasons import Reason
 
 MIB = 1 << 20
@@ -117,6 +127,40 @@ async def test_a_candidate_that_cannot_fit_beside_what_serves_is_refused_and_wha
         assert failure is not None
         assert failure.reason is Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP
         assert report.revision("scale-2").members[0].pids == before.revision("scale-2").members[0].pids  # type: ignore[union-attr]
+
+
+def a_chain(name: str, *members: Member) -> Revision:
+    """A pipeline of these one after the other."""
+    steps = tuple(
+        Step(
+            name=member.name,
+            model=member.name,
+            inputs=(StepInput(name="x", source=f"{members[at - 1].name}.y" if at else "request.x"),),
+        )
+        for at, member in enumerate(members)
+    )
+    graph = Graph(steps=steps, outputs=(StepInput(name="y", source=f"{members[-1].name}.y"),))
+    return Revision(name=name, version=name, members=members, graph=graph, timeout_seconds=10)
+
+
+async def test_a_model_that_a_pipeline_s_next_version_adds_has_no_room_beside_what_that_replaces(
+    tmp_path: Path,
+) -> None:
+    def heavy(name: str, folder: str, mib: int) -> Member:
+        artifact = Artifact(uri=f"file://{weights(tmp_path / folder, mib)}")
+        return a_member(2, name=name, load_hash=folder, artifact=artifact)
+
+    with cgroup(LIMIT_BYTES) as prefix, running_pod(tmp_path, prefix) as pod:
+        kept, old, new = heavy("kept", "k", 20), heavy("old", "o", 250), heavy("new", "n", 251)
+        first, second = a_chain("chain-1", kept, old), a_chain("chain-2", kept, new)
+        pod.push(an_assignment(1, first))
+        await asyncio.to_thread(pod.serves, "chain-1")
+        pod.push(an_assignment(2, first, second))
+        report = await asyncio.to_thread(pod.reports, lambda r: failed(r, "chain-2"))
+        failure = report.revision("chain-2").last_failure  # type: ignore[union-attr]
+        assert failure is not None
+        assert failure.reason is Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP
+        assert failure.message.startswith("model new: ")
 
 
 async def test_a_load_waits_for_the_memory_of_what_is_on_its_way_out(tmp_path: Path) -> None:

@@ -221,7 +221,12 @@ class SharedGroups:
         left -= sum(other.footprint.private_bytes * other.member.instances for other in loading)
         if not need or need <= left:
             return None
-        overlaps = any(other.member.name == member.name and other.group is not None for other in others)
+        # A pipeline's new model has no forerunner: what its revision would replace is in the way all the same.
+        overlaps = any(
+            other.group is not None
+            and (other.member.name == member.name or (shared.is_candidate and not other.is_candidate))
+            for other in others
+        )
         return WorkerLoadError(
             Reason.INSUFFICIENT_MEMORY_FOR_OVERLAP if overlaps else Reason.LOAD_FAILED,
             does_not_fit(member.name, footprint, member.instances, left, state.limit_bytes),
