@@ -123,7 +123,7 @@ def test_without_a_free_gpu_it_waits_for_one_asks_no_pod_again_and_goes_on_by_it
 
 
 def test_where_nothing_else_fits_and_a_gap_is_allowed_the_old_pods_end_first() -> None:
-    world, _, wanted = refused(replicas=1, gpus=1, rollout={"allowRecreate": True}, **GPU)
+    world, old, wanted = refused(replicas=1, gpus=1, rollout={"allowRecreate": True}, **GPU)
     began, facts = settle(
         world, wanted, until=lambda _, f: f.strategy is not None and f.strategy.resolved is RolloutStrategy.RECREATE
     )
@@ -131,6 +131,9 @@ def test_where_nothing_else_fits_and_a_gap_is_allowed_the_old_pods_end_first() -
     assert facts.plan.expected_gap_seconds > 0
     new, _ = settle(world, began)
     assert world.serving() == [new.target.name]
+    new, _ = settle(world, new, until=lambda w, _: len(w.pools) == 1)
+    undone = replace(new, hand=Hand(rollback=new.target.name))
+    settle(world, undone, until=lambda w, _: w.serving() == [old.target.name])
 
 
 def test_a_gap_is_not_taken_where_new_pods_fit() -> None:
