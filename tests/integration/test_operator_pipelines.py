@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.support.operator_process import OperatorProcess
 from tests.support.waiting import eventually
-from tests.support.world import CHAIN, World, chain, scale
+from tests.support.world import CHAIN, Asking, World, chain, scale
 
 from podium_operator.kube.client import Manifest
 from podium_operator.kube.kinds import Ref
@@ -62,6 +62,28 @@ async def test_a_member_that_does_not_load_leaves_the_pipeline_as_it_was_and_is_
     failure = next(row["lastFailure"] for row in status["revisions"] if row.get("lastFailure"))
     assert "first" in f"{message} {failure['message']}", (message, failure)
     assert (await world.run(1.0))[0] == 20.0
+
+
+async def test_a_pipeline_whose_workers_die_in_new_pods_gives_way_to_the_one_before(
+    world: World, operator: OperatorProcess
+) -> None:
+    first = await serving(world)
+    dying = tenfold_by(chain(world.namespace, MEMBER), 100)
+    dying["spec"]["env"] = [{"name": "COLOUR", "value": "blue"}]
+    dying["spec"]["models"][1]["inline"]["python"]["parameters"]["dies"] = True
+    async with Asking(world, CHAIN) as asking:
+        await world.apply(dying)
+        message = await world.until("UpToDate", "False", "RolledBack", of=CHAIN)
+        assert "model second: its workers keep dying" in message
+
+        async def back() -> bool:
+            await world.until("Available", "True", of=CHAIN)
+            return (await world.model(*CHAIN))["status"]["currentRevision"] == first
+
+        await eventually(back, within_s=90, what="the revision before")
+        asking.answers.clear()
+        await eventually(lambda: len(asking.answers) >= 20, within_s=60, what="20 answers")
+        assert set(asking.answers) == {20.0}
 
 
 async def test_a_member_that_is_deleted_is_reported_and_the_pipeline_serves_on(

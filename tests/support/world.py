@@ -16,6 +16,8 @@ from podium_operator.kube.kinds import Ref
 MODEL = ("scale", "InferenceModel")
 CHAIN = ("chain", "InferencePipeline")
 CODE = """
+import os
+
 import numpy as np
 from podium import Model
 
@@ -25,8 +27,11 @@ class Scale(Model):
         if self.factor < 0:
             raise RuntimeError("the weights are broken")
         self.fails = ctx.parameters.get("fails", False)
+        self.dies = ctx.parameters.get("dies", False)
 
     def infer(self, inputs):
+        if self.dies and inputs["x"].any():  # not while it warms up, on zeros
+            os._exit(3)
         if self.fails:
             raise ValueError("this version cannot")
         return {"y": np.asarray(inputs["x"] * np.float32(self.factor))}

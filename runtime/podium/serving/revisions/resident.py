@@ -216,10 +216,12 @@ class Resident:
 
     def _note_crash_loop(self, hosted: HostedRevision) -> None:
         """From here on its traffic goes to others, if there are any; coming up once more does not give it back."""
-        if hosted.live is None or hosted in self._crash_looping or not _is_crash_looping(hosted):
+        dying = _crash_looping(hosted)
+        if hosted.live is None or hosted in self._crash_looping or not dying:
             return
         self._crash_looping.add(hosted)
-        hosted.fail(Reason.RUNTIME_CRASH_LOOP, "its workers keep dying; see their last lines in the pod's log")
+        whose = f"model {', '.join(dying)}: " if hosted.spec.graph else ""
+        hosted.fail(Reason.RUNTIME_CRASH_LOOP, f"{whose}its workers keep dying; see their last lines in the pod's log")
         if hosted.state is RevisionState.READY and self.shadow(hosted) is not None:
             hosted.enter(RevisionState.FAILED)  # no share of traffic is there that could be taken from it
 
@@ -305,5 +307,6 @@ def _is_up(hosted: HostedRevision) -> bool:
     return all(shared.group.stats().instances[InstanceState.READY] for shared in hosted.held.values() if shared.group)
 
 
-def _is_crash_looping(hosted: HostedRevision) -> bool:
-    return any(shared.group.stats().crash_looping for shared in hosted.held.values() if shared.group)
+def _crash_looping(hosted: HostedRevision) -> list[str]:
+    """Members whose workers keep dying."""
+    return sorted(name for name, shared in hosted.held.items() if shared.group and shared.group.stats().crash_looping)
