@@ -13,6 +13,7 @@ from e2e.support.kubectl import condition
 from e2e.support.models import Chain, Scaler, shape
 from e2e.support.namespaces import Space
 from e2e.support.served import Served, is_ready
+from e2e.support.store import digest, heavy_archive
 from e2e.support.swaps import (
     INSTANCES,
     LONG_S,
@@ -108,6 +109,28 @@ def test_a_restart_of_a_pools_deployment_fails_no_request(space: Space) -> None:
     ready = {pod["metadata"]["uid"] for pod in served.pods() if is_ready(pod)}
     assert len(ready) == 2
     assert not ready & before
+
+
+LIMIT_MIB, WEIGHTS_MIB = 768, 400
+"""A container that holds one such version and not two, with 80 to 250 MiB for everything else."""
+
+
+def test_what_a_pod_has_no_room_for_comes_in_a_new_pod_and_fails_no_request(space: Space) -> None:
+    store = space.store()
+    limited = {"limits": {"memory": f"{LIMIT_MIB}Mi"}, "requests": {"cpu": "20m", "memory": "128Mi"}}
+
+    def heavy(scale: int) -> Scaler:
+        name, data = f"x{scale}.zip", heavy_archive(WEIGHTS_MIB, seed=scale)
+        store.put(name, data)
+        return Scaler(scale=scale, source=store.source(name, digest(data))).with_spec(resources=limited)
+
+    served = space.served(heavy(2))
+    result = swap(served, heavy(3), long_s=0.0)
+    unnoticed(result)
+    surged(served, result)
+    strategy = served.get()["status"]["strategy"]
+    assert "no room for both revisions in a pod: pod " in strategy["reason"], strategy
+    assert f"its weights take {WEIGHTS_MIB} MiB" in strategy["reason"], strategy
 
 
 @pytest.fixture

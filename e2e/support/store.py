@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import random
 import subprocess
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +70,21 @@ def archive(code: str = MODEL_PY) -> bytes:
         member = tarfile.TarInfo("model.py")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def heavy_archive(mib: int, seed: int) -> bytes:
+    """A zip with the model's code and that many MiB of weights that it does not look at. It packs to a hundredth: the
+    same few thousand bytes over and over, other ones for another seed."""
+    block = random.Random(seed).randbytes(4096) * 256
+    header = json.dumps({"w": {"dtype": "F32", "shape": [mib, 1 << 18], "data_offsets": [0, mib << 20]}}).encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bundle:
+        bundle.writestr("model.py", MODEL_PY)
+        with bundle.open("model.safetensors", "w") as weights:
+            weights.write(len(header).to_bytes(8, "little") + header)
+            for _ in range(mib):
+                weights.write(block)
     return packed.getvalue()
 
 
