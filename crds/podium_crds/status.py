@@ -67,7 +67,8 @@ class RolloutPlan(Lenient):
     changes: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
     """What differs between the serving revision and the spec, a line each."""
     traffic_percents: Annotated[tuple[Percent, ...], Field(max_length=32)] = ()
-    """Shares of the new revision that will be reached in turn, after rounding to whole pods."""
+    """Shares of the new revision that will be reached in turn: in a Surge after rounding to whole pods, exactly where
+    exposure.gateway.weights lets Gateways make them."""
     gpus_needed: Int32 = 0
     """GPUs needed beyond those in use, for the time of the rollout."""
     memory_bytes_needed: Int64 = 0

@@ -9,7 +9,9 @@ from podium_crds.base import canonical_json
 from podium_crds.revision import RevisionRecord
 from podium_crds.rollout import RolloutStrategy
 from podium_crds.status import ResolvedStrategy, RolloutPlan
+from podium_operator.rollout.canary import pods_at
 from podium_operator.rollout.capacity import gpus_per_pod
+from podium_operator.rollout.weights import LEAST_PODS
 from podium_operator.state import Desired
 
 MAX_LINES = 32
@@ -41,13 +43,31 @@ def announced(desired: Desired, serving: RevisionRecord, strategy: ResolvedStrat
 
 
 def _percents(desired: Desired, serving: RevisionRecord, strategy: RolloutStrategy) -> tuple[int, ...]:
-    """Shares of the new revision, in turn: the weights of the steps in place, pod by pod in a surge."""
+    """Shares of the new revision, in turn: the weights of the steps in place, what pods and Gateways make of them in a
+    surge, pod by pod in one without steps."""
+    if strategy is RolloutStrategy.SURGE and desired.rollout.steps:
+        return _surged(desired)
     if strategy is RolloutStrategy.SURGE:
         pods = max(1, min(desired.replicas, MAX_LINES))
         return tuple(100 * (pod + 1) // pods for pod in range(pods))
     if strategy is RolloutStrategy.IN_PLACE and serving.hashes.load != desired.target.record.hashes.load:
         return (*(step.weight for step in desired.rollout.steps if step.weight), 100)
     return (100,)
+
+
+def _surged(desired: Desired) -> tuple[int, ...]:
+    """At each step: the share of the pods, or that of the step where Gateways make it so."""
+    shares: list[int] = []
+    for step in desired.rollout.steps:
+        if step.weight == 0:
+            continue  # no pod holds both revisions, so nothing could be compared
+        new, given = pods_at(step.weight, max(1, desired.replicas))
+        old = max(0, desired.replicas - desired.rollout.max_unavailable - given)
+        natural = 100 * new / (new + old)
+        straight = old if step.weight < natural else new
+        is_exact = desired.weighted and straight >= LEAST_PODS
+        shares.append(step.weight if is_exact else round(natural))
+    return tuple(dict.fromkeys((*shares, 100)))
 
 
 def changes(old: RevisionRecord, new: RevisionRecord) -> tuple[str, ...]:
