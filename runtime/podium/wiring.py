@@ -201,9 +201,7 @@ async def _open_grpc(settings: Settings, residents: Residents, door: Door) -> "G
 
     service = GrpcService(residents, door, asyncio.get_running_loop().time)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    server = GrpcServer(
-        service, f"{host}:{settings.grpc_port}", settings.max_body_bytes, settings.grpc_connection_age_seconds
-    )
+    server = GrpcServer(service, f"{host}:{settings.grpc_port}", settings.grpc_connection_age_seconds)
     await server.open()
     return server
 

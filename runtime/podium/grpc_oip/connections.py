@@ -1,6 +1,5 @@
 """How long a gRPC connection lives, and what its peer may do with it. Pure: options of gRPC's own server."""
 
-from podium.grpc_oip.wire import MAX_HEAD_BYTES
 from podium.http.transport.limits import HEAD_TIMEOUT_S, MAX_CONNECTIONS
 
 AGE_JITTER = 0.1
@@ -18,11 +17,20 @@ STRIKES = 2
 """Pings that came too soon, before their sender is sent away."""
 
 
-def server_options(max_raw_bytes: int, age_s: float) -> list[tuple[str, int]]:
+IDENTITY_ALONE = 1 << 0
+"""Of gRPC's compression algorithms. What a kilobyte becomes in memory is known with no other, before it is there; HTTP
+takes no compressed bodies either."""
+
+
+def server_options(max_message_bytes: int, age_s: float) -> list[tuple[str, int]]:
     """A connection of `age_s` is told to go away (GOAWAY): calls under way are answered on it, and the client's next
     ones come over a new connection, which a Service may give to another pod."""
     return [
-        ("grpc.max_receive_message_length", max_raw_bytes + MAX_HEAD_BYTES),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ALONE),
+        # Otherwise the window of each stream grows with the speed of its connection, to megabytes that come before the
+        # call's message is asked for. Once it is, the window is as large as the message.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),
         ("grpc.max_connection_age_ms", _ms(age_s)),

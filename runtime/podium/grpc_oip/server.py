@@ -1,7 +1,7 @@
 """The gRPC server: what is asked, by whom, until when; and errors as status codes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any, TypeAlias, TypeVar
@@ -12,13 +12,14 @@ from google.protobuf.message import Message
 from podium.grpc_oip import open_inference_pb2 as pb
 from podium.grpc_oip.caller import Caller, answer_metadata, caller_of, fields_of
 from podium.grpc_oip.connections import longest_age_s, server_options
+from podium.grpc_oip.reading import Messages
 from podium.grpc_oip.tensors import placed, read_inputs, written
-from podium.grpc_oip.wire import InferMessage, read
+from podium.grpc_oip.wire import MAX_HEAD_BYTES, InferMessage, read
 from podium.http.inference.front import Door
 from podium.http.inference.oip import release
 from podium.http.pages.protocol_v2 import ANY_KIND, EXTENSIONS, indexed, platform
 from podium.http.transport.access_log import Access
-from podium.http.transport.errors import answer_for
+from podium.http.transport.errors import BodyTooLargeError, answer_for
 from podium.http.transport.explaining import Account, account_of, answered
 from podium.ipc.tensor import Tensor
 from podium.serving.revisions.admission import Admission, Admitted
@@ -39,17 +40,20 @@ CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     406: grpc.StatusCode.FAILED_PRECONDITION,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """From the one table of statuses; any other is INTERNAL."""
+FULL = "memory_full"
+"""The one code of 503 that is RESOURCE_EXHAUSTED."""
 
 Request = TypeVar("Request", bound=Message)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Call: TypeAlias = Callable[[bytes, Context], Awaitable[Message | bytes]]
-"""Gets the serialized request."""
+Call: TypeAlias = Callable[[Context], Awaitable[Message | bytes]]
+"""Reads the request itself."""
 
 
 class GrpcService:
@@ -61,20 +65,25 @@ class GrpcService:
         self._door = door
         self._admission = Admission(residents, clock)
         self._clock = clock
+        # What half of the arena has no room for is refused by gRPC, once it has read how long the message is.
+        self.longest_bytes = min(door.limits.body_bytes, door.receiving.limit_bytes) + MAX_HEAD_BYTES
+        """Of a message."""
+        self._messages = Messages(door.receiving, door.limits, self.longest_bytes, clock)
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """All methods of the service."""
+        """All methods of the service. To the server each takes a stream, so that it is ours before it is read: on the
+        wire a stream of one message is that message."""
         calls: dict[str, Call] = {
-            "ServerLive": _read(pb.ServerLiveRequest, self._live),
-            "ServerReady": _read(pb.ServerReadyRequest, self._ready),
-            "ServerMetadata": _read(pb.ServerMetadataRequest, self._metadata),
-            "ModelReady": _read(pb.ModelReadyRequest, self._model_ready),
-            "ModelMetadata": _read(pb.ModelMetadataRequest, self._model_metadata),
+            "ServerLive": self._read(pb.ServerLiveRequest, self._live),
+            "ServerReady": self._read(pb.ServerReadyRequest, self._ready),
+            "ServerMetadata": self._read(pb.ServerMetadataRequest, self._metadata),
+            "ModelReady": self._read(pb.ModelReadyRequest, self._model_ready),
+            "ModelMetadata": self._read(pb.ModelMetadataRequest, self._model_metadata),
             "ModelInfer": self._infer,
-            "RepositoryIndex": _read(pb.RepositoryIndexRequest, self._index),
+            "RepositoryIndex": self._read(pb.RepositoryIndexRequest, self._index),
         }
         methods = {
-            name: grpc.unary_unary_rpc_method_handler(_answered(call), response_serializer=_serialized)
+            name: grpc.stream_unary_rpc_method_handler(_answered(call), response_serializer=_serialized)
             for name, call in calls.items()
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -111,7 +120,18 @@ class GrpcService:
             response.models.add(name=each.name, version=each.version, state=each.state, reason=each.reason)
         return response
 
-    async def _infer(self, raw: bytes, context: Context) -> bytes:
+    def _read(self, kind: type[Request], answer: Callable[[Request, Context], Awaitable[Message]]) -> Call:
+        """A call whose request protobuf reads whole."""
+
+        async def call(context: Context) -> Message:
+            async with self._messages.held(context) as raw:
+                if len(raw) > MAX_HEAD_BYTES:
+                    raise BodyTooLargeError(f"message of {len(raw)} bytes; expected at most {MAX_HEAD_BYTES}")
+                return await answer(read(kind, raw), context)
+
+        return call
+
+    async def _infer(self, context: Context) -> bytes:
         """Counted, pinned, traced, logged and bounded in time like a request over HTTP; read once its key is known."""
         admitted = self._admission.enter()
         caller = caller_of(context.invocation_metadata())
@@ -124,14 +144,16 @@ class GrpcService:
         try:
             with account.kept() if account is not None else nullcontext():
                 caller.key = self._check_key(context)
-                message = InferMessage.of(raw, pb.ModelInferRequest)
-                caller.take_id(message.head.id)
-                context.set_trailing_metadata(answer_metadata(caller, None))
-                wanted = message.head.model_version or None
-                revision = self._admission.pin(admitted, message.head.model_name, wanted, *ANY_KIND)
-                context.set_trailing_metadata(answer_metadata(caller, revision))
-                deadline = admitted.deadline(context.time_remaining())
-                response = await self._run(message, caller, revision, deadline)
+                # It is on the heap until it is answered, beside what bodies of HTTP hold.
+                async with self._messages.held(context) as raw:
+                    message = InferMessage.of(raw, pb.ModelInferRequest)
+                    caller.take_id(message.head.id)
+                    context.set_trailing_metadata(answer_metadata(caller, None))
+                    wanted = message.head.model_version or None
+                    revision = self._admission.pin(admitted, message.head.model_name, wanted, *ANY_KIND)
+                    context.set_trailing_metadata(answer_metadata(caller, revision))
+                    deadline = admitted.deadline(context.time_remaining())
+                    response = await self._run(message, caller, revision, deadline)
             status = 200
             return response
         except Exception as error:
@@ -158,17 +180,14 @@ class GrpcService:
         revision.contract.check(inputs)
         wanted = [output.name for output in message.head.outputs]
         revision.contract.check_outputs(wanted)
-        raw_bytes = sum(map(len, message.raw))
-        # The message keeps them on the heap until it is answered, beside what bodies of HTTP hold.
-        with self._door.receiving.room(raw_bytes):
-            counts.in_bytes += raw_bytes
-            # A model's batch is formed out of the message: its slots are written once, whoever else is in it.
-            if revision.spec.graph is not None and message.raw:
-                inputs = placed(inputs, self._door.receiving.arena, counts)
-            try:
-                outputs = await revision.infer(inputs, caller.request_id, deadline)
-            finally:
-                release(inputs)
+        counts.in_bytes += sum(map(len, message.raw))
+        # A model's batch is formed out of the message: its slots are written once, whoever else is in it.
+        if revision.spec.graph is not None and message.raw:
+            inputs = placed(inputs, self._door.receiving.arena, counts)
+        try:
+            outputs = await revision.infer(inputs, caller.request_id, deadline)
+        finally:
+            release(inputs)
         try:
             response = pb.ModelInferResponse(
                 model_name=revision.resource.name, model_version=revision.spec.version, id=message.head.id
@@ -185,11 +204,11 @@ class GrpcService:
 class GrpcServer:
     """A bound port and its server."""
 
-    def __init__(self, service: GrpcService, address: str, max_message_bytes: int, age_s: float) -> None:
+    def __init__(self, service: GrpcService, address: str, age_s: float) -> None:
         """Binds. `age_s`: after which connections are told to go away. Raises OSError where the port is taken. Needs a
         running event loop."""
         self.longest_age_s = longest_age_s(age_s)
-        options = server_options(max_message_bytes, age_s)
+        options = server_options(service.longest_bytes, age_s)
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
         self._server.add_generic_rpc_handlers((service.handler(),))
         try:
@@ -211,29 +230,21 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
 
-def _read(kind: type[Request], answer: Callable[[Request, Context], Awaitable[Message]]) -> Call:
-    """A call whose request protobuf reads whole."""
-
-    async def call(raw: bytes, context: Context) -> Message:
-        return await answer(read(kind, raw), context)
-
-    return call
-
-
-def _answered(call: Call) -> Call:
+def _answered(call: Call) -> Callable[[AsyncIterator[bytes], Context], Awaitable[Message | bytes]]:
     """With errors as status codes. gRPC's own deserializers have none for a message that is none: it would log a
     traceback for each."""
 
-    async def answer(raw: bytes, context: Context) -> Message | bytes:
+    async def answer(_messages: AsyncIterator[bytes], context: Context) -> Message | bytes:
         try:
-            return await call(raw, context)
+            return await call(context)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             found = answer_for(error)
             known = tuple(context.trailing_metadata() or ())
             context.set_trailing_metadata((("podium-code", found.code), *known))
-            await context.abort(CODES.get(found.status, grpc.StatusCode.INTERNAL), found.message)
+            status = CODES.get(found.status, grpc.StatusCode.INTERNAL)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED if found.code == FULL else status, found.message)
             raise AssertionError("abort raises") from error
 
     return answer

@@ -117,5 +117,5 @@ def test_what_the_arena_cannot_take_is_refused_and_leaves_nothing_behind(
     for name in ("flip", "twice"):
         with pytest.raises(InferenceServerException) as refused:
             client.infer(name, [an_input("x", x, "UINT8")])
-        assert refused.value.status() == f"{grpc.StatusCode.UNAVAILABLE}"
+        assert refused.value.status() == f"{grpc.StatusCode.RESOURCE_EXHAUSTED}"
     until(lambda: series(server, "podium_arena_bytes", "state", None)["used"] == 0, "nothing is held")

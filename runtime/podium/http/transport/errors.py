@@ -21,6 +21,7 @@ from podium.errors import (
     WorkerDied,
 )
 from podium.graph.errors import BranchConditionError, MissingOutputError, StepError
+from podium.http.transport.receiving import BodiesFullError
 from podium.serving.dispatch.codec_group import DecodedTooLargeError, UnreadableBodyError
 from podium.serving.revisions.errors import DrainingError, NotReadyError, UnknownModelError
 from podium.telemetry.logging import get_logger
@@ -136,6 +137,7 @@ _STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (CodecFailedError, 503, "codec_failed"),
     (StreamsFull, 503, "streams_full"),
     (ArenaExhausted, 503, "memory_full"),
+    (BodiesFullError, 503, "memory_full"),
     (RemoteUnavailable, 503, "remote_unavailable"),
     (Overloaded, 503, "overloaded"),
     (WorkerDied, 503, "worker_died"),

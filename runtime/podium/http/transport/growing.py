@@ -4,10 +4,9 @@ A client that sends without a Content-Length can send for ever. So nothing is se
 counts against what bodies may hold, and the last one is the size limit.
 """
 
-from podium.errors import Overloaded
 from podium.http.transport.body import BodyReader
 from podium.http.transport.errors import BodyTooLargeError
-from podium.http.transport.receiving import Receiving
+from podium.http.transport.receiving import BodiesFullError, Receiving
 from podium.ipc.arena import Arena, Buffer
 from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor
@@ -96,6 +95,6 @@ class _GrowingSlot:
     def _take(self, nbytes: int) -> None:
         try:
             self._receiving.take(nbytes)
-        except Overloaded as error:
-            raise Overloaded(f"{error}; a Content-Length would have said so before", 1.0) from error
+        except BodiesFullError as error:
+            raise BodiesFullError(f"{error}; a Content-Length would have said so before", 1.0) from error
         self._held += nbytes

@@ -8,6 +8,10 @@ from podium.errors import Overloaded
 from podium.ipc.arena import Arena
 
 
+class BodiesFullError(Overloaded):
+    """What bodies may hold is held already."""
+
+
 @dataclass(slots=True)
 class Receiving:
     """Bodies that are coming in hold at most half of the arena, or as much of the heap, so that answers always find
@@ -22,9 +26,11 @@ class Receiving:
         return self.arena.size_bytes // 2
 
     def take(self, nbytes: int) -> None:
-        """Counts bytes as held. Raises Overloaded where there is no room for them now."""
+        """Counts bytes as held. Raises BodiesFullError where there is no room for them now."""
         if self.held_bytes + nbytes > self.limit_bytes:
-            raise Overloaded(f"no room for {nbytes} bytes of input now; bodies may hold {self.limit_bytes} bytes", 1.0)
+            raise BodiesFullError(
+                f"no room for {nbytes} bytes of input now; bodies may hold {self.limit_bytes} bytes", 1.0
+            )
         self.held_bytes += nbytes
 
     def give(self, nbytes: int) -> None:
@@ -33,7 +39,7 @@ class Receiving:
 
     @contextlib.contextmanager
     def room(self, nbytes: int) -> Iterator[None]:
-        """Holds them for a while. Raises Overloaded."""
+        """Holds them for a while. Raises BodiesFullError."""
         self.take(nbytes)
         try:
             yield
