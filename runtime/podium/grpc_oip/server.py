@@ -13,10 +13,10 @@ from podium.grpc_oip import open_inference_pb2 as pb
 from podium.grpc_oip.caller import Caller, answer_metadata, caller_of, fields_of
 from podium.grpc_oip.connections import longest_age_s, server_options
 from podium.grpc_oip.reading import Messages
-from podium.grpc_oip.tensors import placed, read_inputs, written
+from podium.grpc_oip.tensors import content_types, placed, read_inputs, written
 from podium.grpc_oip.wire import MAX_HEAD_BYTES, InferMessage, read
 from podium.http.inference.front import Door
-from podium.http.inference.oip import release
+from podium.http.inference.oip import read_files, release
 from podium.http.pages.protocol_v2 import ANY_KIND, EXTENSIONS, indexed, platform
 from podium.http.transport.access_log import Access
 from podium.http.transport.errors import BodyTooLargeError, answer_for
@@ -177,14 +177,18 @@ class GrpcService:
 
     async def _run(self, message: InferMessage, caller: Caller, revision: LiveRevision, deadline: float) -> bytes:
         inputs, counts = read_inputs(message), revision.body_counts
-        revision.contract.check(inputs)
-        wanted = [output.name for output in message.head.outputs]
-        revision.contract.check_outputs(wanted)
-        counts.in_bytes += sum(map(len, message.raw))
-        # A model's batch is formed out of the message: its slots are written once, whoever else is in it.
-        if revision.spec.graph is not None and message.raw:
-            inputs = placed(inputs, self._door.receiving.arena, counts)
+        types = content_types(message)
+        if types:
+            revision.contract.check_names(inputs)
+            await read_files(inputs, types, {}, revision.contract, self._door.codecs)
         try:
+            revision.contract.check(inputs)
+            wanted = [output.name for output in message.head.outputs]
+            revision.contract.check_outputs(wanted)
+            counts.in_bytes += sum(map(len, message.raw))
+            # A model's batch is formed out of the message: its slots are written once, whoever else is in it.
+            if revision.spec.graph is not None and message.raw and not types:
+                inputs = placed(inputs, self._door.receiving.arena, counts)
             outputs = await revision.infer(inputs, caller.request_id, deadline)
         finally:
             release(inputs)

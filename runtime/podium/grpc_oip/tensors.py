@@ -7,6 +7,7 @@ import numpy as np
 from podium.errors import InvalidInput
 from podium.grpc_oip.open_inference_pb2 import InferTensorContents, ModelInferResponse
 from podium.grpc_oip.wire import InferMessage, answer
+from podium.http.forms.contents import CONTENT_TYPE, content_type_of
 from podium.http.inference.oip import release
 from podium.ipc.arena import Arena
 from podium.ipc.protocol import INLINE_BYTES
@@ -54,6 +55,17 @@ def read_inputs(message: InferMessage) -> dict[str, Tensor]:
             found[given.name] = _raw(dtype, shape, raw[index]) if raw else _typed(dtype, shape, given.contents)
         except InvalidInput as error:
             raise InvalidInput(f"input {given.name[:80]!r}: {error}") from error
+    return found
+
+
+def content_types(message: InferMessage) -> dict[str, str]:
+    """What files are read by, of the inputs that hold some. Raises InvalidInput, UnsupportedMediaTypeError."""
+    found: dict[str, str] = {}
+    for given in message.head.inputs:
+        if CONTENT_TYPE in given.parameters:
+            value = given.parameters[CONTENT_TYPE].string_param
+            if content_type := content_type_of(value, f"input {given.name[:80]!r}"):
+                found[given.name] = content_type
     return found
 
 

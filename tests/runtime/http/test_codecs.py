@@ -22,11 +22,13 @@ from PIL import Image
 from tests.runtime.serving.processes import Server, served, until
 
 from podium.errors import InvalidInput
-from podium.http.forms.bodies import MSGPACK, NPY, msgpack_answer, npy_answer, parse_msgpack, parse_npy, parse_raw
 from podium.http.forms.document import Served
+from podium.http.forms.files import NPY, npy_answer, parse_npy, parse_raw
 from podium.http.forms.image import MAX_PIXELS, parse_image
-from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
+from podium.http.forms.named import parse_predict, predict_answer
+from podium.http.forms.packed import MSGPACK, msgpack_answer, parse_msgpack
 from podium.http.forms.table import READERS, Form, answer_form, body_form
+from podium.http.forms.wishes import NamedRequest
 from podium.http.transport.errors import NotAcceptableError, UnsupportedMediaTypeError
 from podium.ipc.tensor import NUMPY_DTYPES, Tensor
 from podium.serving.revisions.contract import Contract
@@ -281,7 +283,7 @@ spec:
 
 def codec_pids(server: Server) -> list[int]:
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"codec_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in children if b"podium.http.codec.main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def ask_large(server: Server) -> httpx.Response:

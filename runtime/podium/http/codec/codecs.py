@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from podium.http.codec.codec_process import CodecProcess
+import msgspec
+
+from podium.http.codec.process import CodecProcess
+from podium.http.forms.contents import CONTENT_TYPE, Content, IsolatedContentError
 from podium.http.forms.document import Served, Tensors
 from podium.http.forms.infer import InferRequest
 from podium.http.forms.table import READERS, WRITERS, Form
@@ -34,7 +37,20 @@ class Codecs:
         reader = READERS[form]
         if reader.is_isolated or sum(map(len, body)) > LARGE_BODY_BYTES:
             return await self._process.read(form, contract, body)
-        return reader.parse(body[0] if len(body) == 1 else b"".join(body), contract)
+        try:
+            return reader.parse(body[0] if len(body) == 1 else b"".join(body), contract)
+        except IsolatedContentError:
+            return await self._process.read(form, contract, body)
+
+    async def read_files(self, files: Mapping[str, Content], contract: Contract) -> Tensors:
+        """What the files of some inputs stand for, owned by the caller, each checked alone. Raises as `read`."""
+        given = {
+            name: {CONTENT_TYPE: content.type, "data": content.elements, "shape": content.shape}
+            for name, content in files.items()
+        }
+        body = msgspec.msgpack.encode({"inputs": given})
+        tensors, _ = await self.read(Form.MSGPACK, contract.of_inputs(files), [body])
+        return tensors
 
     async def write(self, form: Form, served: Served, request: Any, outputs: Mapping[str, Tensor]) -> Answer:
         """The answer. Borrows the outputs. Raises InvalidInput, NotAcceptableError, Overloaded, CodecFailedError."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from podium.errors import InvalidInput
 from podium.http.forms.document import Tensors, parse_object
-from podium.http.forms.named import NamedRequest
+from podium.http.forms.wishes import NamedRequest
 from podium.serving.revisions.contract import Contract
 from podium.serving.revisions.named_tensors import parse_tensors
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from podium.errors import InvalidInput
 from podium.http.forms.document import Tensors
-from podium.http.forms.named import NamedRequest
 from podium.http.forms.sole import sole_input
+from podium.http.forms.wishes import NamedRequest
 from podium.ipc.tensor import Tensor
 from podium.serving.revisions.contract import Contract, described
 from podium.serving.revisions.named_tensors import text_tensor

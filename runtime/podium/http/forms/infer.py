@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from podium.errors import InvalidInput
+from podium.http.forms.contents import CONTENT_TYPE, Content, content_tensor, content_type_of, reading
 from podium.http.forms.document import Served, Tensors, checked_object, parse_json, priority_of
 from podium.http.transport.asgi import BINARY, DUMP_OPTIONS, JSON, Answer
 from podium.http.transport.limits import MAX_TIMEOUT_MS
@@ -60,10 +61,19 @@ def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
         return known, InferRequest(value.get("id"), None, False, None)
     document = checked_object(value, "JSON", FORM)
     tensors: Tensors = {}
+    files: dict[str, Content] = {}
     for entry, name in entries_of(document):
-        if "binary_data_size" in parameters_of(entry, f"input {name!r}"):
+        parameters = parameters_of(entry, f"input {name!r}")
+        if "binary_data_size" in parameters:
             raise InvalidInput(f"input {name!r}: binary_data_size needs the header Inference-Header-Content-Length")
-        tensors[name] = json_input(entry, name, contract)
+        if content_type := content_type_of(parameters.get(CONTENT_TYPE), f"input {name[:80]!r}"):
+            files[name] = json_files(entry, name, content_type)
+        else:
+            tensors[name] = json_input(entry, name, contract)
+    if files:
+        contract.check_names([*tensors, *files])
+        all_files = reading()
+        tensors |= {name: content_tensor(name, content, contract, all_files) for name, content in files.items()}
     contract.check(tensors)
     request = infer_request(document, contract)
     _remember(document, tensors, contract)
@@ -120,6 +130,21 @@ def json_input(entry: Mapping[str, Any], name: str, contract: Contract) -> Tenso
         raise InvalidInput(f"input {name!r}: data is missing")
     form = {"dtype": entry.get("datatype"), "shape": entry.get("shape"), "data": entry["data"]}
     return parse_tensor(name, form, contract.inputs.get(name))
+
+
+def json_files(entry: Mapping[str, Any], name: str, content_type: str) -> Content:
+    """Files that stand in the JSON, as base64 or as text. Raises InvalidInput."""
+    return content_of_tensor(name, content_type, json_input(entry, name, Contract({}, {})), is_text=True)
+
+
+def content_of_tensor(name: str, content_type: str, tensor: Tensor, *, is_text: bool = False) -> Content:
+    """The elements of a BYTES tensor as files; `is_text`: base64 of them. Raises InvalidInput."""
+    if tensor.dtype is not DType.BYTES:
+        raise InvalidInput(
+            f"input {name[:80]!r}: {tensor.dtype} with a {CONTENT_TYPE}; expected BYTES, a file an element"
+        )
+    elements = bytes_elements(tensor)
+    return Content(content_type, [each.decode() for each in elements] if is_text else list(elements), tensor.shape)
 
 
 def infer_request(document: Mapping[str, Any], contract: Contract) -> InferRequest:

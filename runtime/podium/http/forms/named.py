@@ -1,47 +1,69 @@
 """`:predict` and `:run`: named tensors, with messages that name what was expected."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from podium.errors import InvalidInput
-from podium.http.forms.document import Served, Tensors, only_keys, parse_object, priority_of
+from podium.http.forms.contents import CONTENT_TYPE, Content, content_tensor, content_type_of, reading
+from podium.http.forms.document import Served, Tensors, only_keys, parse_object
+from podium.http.forms.wishes import NamedRequest, chosen, wishes
 from podium.http.transport.asgi import Answer, json_answer
-from podium.http.transport.limits import MAX_TIMEOUT_MS
 from podium.ipc.tensor import Tensor
 from podium.serving.revisions.contract import Contract
-from podium.serving.revisions.named_tensors import outputs_to_json, parse_tensors
+from podium.serving.revisions.named_tensors import outputs_to_json, parse_shape, parse_tensors
 
-KEYS = {"inputs", "outputs", "timeout_ms", "priority"}
 FORM = (
     '{"inputs": {"<name>": {"dtype": …, "shape": …, "data": …}}, "outputs": ["<name>"], "timeout_ms": …, "priority": …}'
 )
-
-
-@dataclass(frozen=True, slots=True)
-class NamedRequest:
-    """What a body asks for beside its tensors."""
-
-    outputs: tuple[str, ...] | None = None
-    """None: all of them."""
-    timeout_s: float | None = None
-    priority: int = 0
-    """From 1, the most urgent, to 9; 0: the model's own."""
 
 
 def parse_predict(raw: bytes, contract: Contract) -> tuple[Tensors, NamedRequest]:
     """The request in a JSON body. Raises InvalidInput."""
     body = parse_object(raw, FORM)
     request = wishes(body, contract, FORM)
-    return parse_tensors(body.get("inputs"), contract), request
+    return parse_inputs(body.get("inputs"), contract), request
 
 
-def wishes(body: Mapping[str, Any], contract: Contract, form: str) -> NamedRequest:
-    """`outputs`, `timeout_ms` and `priority`. Raises InvalidInput."""
-    only_keys(body, KEYS, form)
-    outputs = _outputs(body.get("outputs"))
-    contract.check_outputs(outputs or ())
-    return NamedRequest(outputs, _timeout(body.get("timeout_ms")), priority_of(body.get("priority")))
+def parse_inputs(given: object, contract: Contract) -> Tensors:
+    """Tensors, and files that stand for some. Raises InvalidInput."""
+    files = {name: item for name, item in given.items() if is_file(item)} if isinstance(given, dict) else {}
+    if not files:
+        return parse_tensors(given, contract)
+    assert isinstance(given, dict), "it has files"
+    contract.check_names(given)
+    rest = {name: item for name, item in given.items() if name not in files}
+    tensors = parse_tensors(rest, contract.of_inputs(rest)) if rest else {}
+    all_files = reading()
+    for name, item in files.items():
+        tensors[name] = content_tensor(name, content_of(name, item), contract, all_files)
+    contract.check(tensors)
+    return tensors
+
+
+def is_file(item: object) -> bool:
+    """Whether a tensor of the document is given as the content of files."""
+    return isinstance(item, dict) and item.get(CONTENT_TYPE) is not None
+
+
+def content_of(name: str, item: Mapping[str, Any]) -> Content:
+    """The files of a tensor of the document: `base64` is one, `data` one or a list. Raises InvalidInput."""
+    where = f"input {name[:80]!r}"
+    content_type = content_type_of(item[CONTENT_TYPE], where)
+    only_keys(item, {CONTENT_TYPE, "shape", "data", "base64"}, f"{where} with {CONTENT_TYPE}, and data or base64")
+    if content_type is None or ("data" in item) == ("base64" in item):
+        raise InvalidInput(f"{where}: expected exactly one of data and base64 beside the {CONTENT_TYPE} of a file")
+    given = item["data"] if "data" in item else item["base64"]
+    elements = given if isinstance(given, list) else [given]
+    if not all(isinstance(element, str | bytes) for element in elements):
+        raise InvalidInput(f"{where}: expected files as base64, in msgpack as bin, alone or in a list")
+    shape = item.get("shape")
+    if shape is None:
+        return Content(content_type, elements)
+    found = parse_shape(name, shape)
+    if prod(found) != len(elements):
+        raise InvalidInput(f"{where}: {len(elements)} files; shape {list(found)} takes {prod(found)}")
+    return Content(content_type, elements, found)
 
 
 def predict_answer(served: Served, request: NamedRequest, outputs: Mapping[str, Tensor]) -> Answer:
@@ -54,24 +76,3 @@ def predict_answer(served: Served, request: NamedRequest, outputs: Mapping[str, 
             "outputs": outputs_to_json(chosen(outputs, request.outputs)),
         }
     )
-
-
-def chosen(outputs: Mapping[str, Tensor], wanted: tuple[str, ...] | None) -> Mapping[str, Tensor]:
-    """The wanted outputs in the order asked for. One that was not returned (a skipped branch) is left out."""
-    return outputs if wanted is None else {name: outputs[name] for name in wanted if name in outputs}
-
-
-def _outputs(value: object) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
-        raise InvalidInput('"outputs" must be a list of output names; leave it out for all of them')
-    return tuple(dict.fromkeys(value))
-
-
-def _timeout(value: object) -> float | None:
-    if value is None:
-        return None
-    if type(value) is not int or not 1 <= value <= MAX_TIMEOUT_MS:
-        raise InvalidInput(f'"timeout_ms" must be an integer from 1 to {MAX_TIMEOUT_MS}')
-    return value / 1000

@@ -5,22 +5,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from podium.http.forms.bodies import (
-    MSGPACK,
-    NPY,
-    msgpack_answer,
-    npy_answer,
-    parse_msgpack,
-    parse_npy,
-    parse_raw,
-    parse_text,
-)
 from podium.http.forms.document import Served, Tensors
+from podium.http.forms.files import NPY, npy_answer, parse_npy, parse_raw, parse_text
 from podium.http.forms.generate import parse_generate
 from podium.http.forms.image import parse_image
 from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
-from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
+from podium.http.forms.named import parse_predict, predict_answer
+from podium.http.forms.packed import MSGPACK, msgpack_answer, parse_msgpack
 from podium.http.forms.single import SingleRequest, batch_answer, parse_batch, parse_single, single_answer
+from podium.http.forms.wishes import NamedRequest
 from podium.http.transport.asgi import JSON, Answer
 from podium.http.transport.errors import NotAcceptableError, UnsupportedMediaTypeError
 from podium.ipc.tensor import Tensor

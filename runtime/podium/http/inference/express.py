@@ -13,10 +13,12 @@ from typing import Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from podium.http.codec.codecs import LARGE_ANSWER_BYTES, text_bytes
-from podium.http.forms.document import Served
+from podium.http.forms.contents import IsolatedContentError
+from podium.http.forms.document import Served, Tensors
 from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
-from podium.http.forms.named import NamedRequest, parse_predict, predict_answer
+from podium.http.forms.named import parse_predict, predict_answer
 from podium.http.forms.table import Form
+from podium.http.forms.wishes import NamedRequest
 from podium.http.inference.front import REQUEST_ID_FIELD, REVISION_FIELD, STATUS_CLIENT_GONE, STATUS_NO_ROOM, Door
 from podium.http.inference.heads import KnownHeads
 from podium.http.inference.routes import HotRoute, RouteForm
@@ -67,7 +69,7 @@ class Line(Protocol):
 class ExpressRequest:
     """One request from its last byte to its answer. `cancel` when the client has gone."""
 
-    __slots__ = ("_call", "_ids", "_lane", "_line", "_request_id", "_route", "_wishes", "admitted")
+    __slots__ = ("_call", "_ids", "_is_cancelled", "_lane", "_line", "_request_id", "_route", "_wishes", "admitted")
 
     def __init__(
         self, lane: "ExpressLane", line: Line, route: HotRoute, admitted: Admitted, request_id: str, ids: bytes
@@ -79,6 +81,7 @@ class ExpressRequest:
         self._request_id = request_id
         self._ids = ids
         self._call: DirectCall | None = None
+        self._is_cancelled = False
         self._wishes: InferRequest | NamedRequest | None = None
         self.admitted = admitted
 
@@ -88,14 +91,39 @@ class ExpressRequest:
         try:
             revision = self._lane.admission.pin(admitted, route.name, route.version, *route.kinds)
             parse = parse_infer if route.form is RouteForm.INFER else parse_predict
-            inputs, self._wishes = parse(body, revision.contract)
-            deadline = admitted.deadline(self._wishes.timeout_s)
-            self._call = revision.begin(inputs, self._request_id, deadline, self._answered, self._wishes.priority)
+            self._submit(revision, *parse(body, revision.contract))
+        except IsolatedContentError:
+            self._lane.run(self._read_apart(body))
         except Exception as error:  # noqa: BLE001 - every error has an answer; unforeseen ones are logged there
             self._end(self._refused(error))
 
+    def _submit(self, revision: LiveRevision, inputs: Tensors, wishes: InferRequest | NamedRequest) -> None:
+        self._wishes = wishes
+        deadline = self.admitted.deadline(wishes.timeout_s)
+        self._call = revision.begin(inputs, self._request_id, deadline, self._answered, wishes.priority)
+
+    async def _read_apart(self, body: bytes) -> None:
+        """Has a body read that only the codec process may read."""
+        revision, is_infer = self.admitted.revision, self._route.form is RouteForm.INFER
+        assert revision is not None, "pinned before it was parsed"
+        try:
+            form = Form.INFER if is_infer else Form.NAMED
+            inputs, wishes = await self._lane.codecs.read(form, revision.contract, [body])
+            try:
+                if not self._is_cancelled:
+                    self._submit(revision, inputs, wishes)
+            finally:
+                for tensor in inputs.values():
+                    tensor.release()
+        except Exception as error:  # noqa: BLE001 - as above
+            if not self._is_cancelled:
+                self._end(self._refused(error))
+        if self._is_cancelled and self._call is None:
+            self._lane.admission.leave(self.admitted, self._route.form, STATUS_CLIENT_GONE)
+
     def cancel(self) -> None:
         """Nobody reads the answer."""
+        self._is_cancelled = True
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from podium.http.codec.codecs import Codecs
 from podium.http.forms.document import Served
 from podium.http.forms.infer import HEADER_LENGTH
-from podium.http.forms.named import NamedRequest
 from podium.http.forms.table import Form, body_form
+from podium.http.forms.wishes import NamedRequest
 from podium.http.inference.call import Call
 from podium.http.inference.choosing import FORMS, NAMED_FORMS, forms_of, own_forms_of
 from podium.http.inference.oip import read_infer, release
@@ -241,7 +241,7 @@ class FrontDoor:
             if own is not None and own.reads is not None:
                 inputs, request = await self._own_inputs(exchange, revision, own, body), NamedRequest()
             elif length is not None:
-                inputs, request = await read_infer(length, body, revision.contract, self._receiving)
+                inputs, request = await read_infer(length, body, revision.contract, self._receiving, self._codecs)
             else:
                 inputs, request = await self._codecs.read(form, revision.contract, await body.read_all(form))
         finally:

@@ -11,8 +11,19 @@ from math import prod
 from typing import Any
 
 from podium.errors import InvalidInput
+from podium.http.codec.codecs import Codecs
+from podium.http.forms.contents import CONTENT_TYPE, Content, content_type_of
 from podium.http.forms.document import Tensors, parse_object
-from podium.http.forms.infer import FORM, InferRequest, entries_of, infer_request, json_input, parameters_of
+from podium.http.forms.infer import (
+    FORM,
+    InferRequest,
+    content_of_tensor,
+    entries_of,
+    infer_request,
+    json_files,
+    json_input,
+    parameters_of,
+)
 from podium.http.forms.sole import shape_of, sole_input
 from podium.http.transport.body import BodyReader
 from podium.http.transport.errors import BodyTooLargeError
@@ -38,7 +49,7 @@ class _Declared:
 
 
 async def read_infer(
-    length: bytes, body: BodyReader, contract: Contract, receiving: Receiving
+    length: bytes, body: BodyReader, contract: Contract, receiving: Receiving, codecs: Codecs
 ) -> tuple[Tensors, InferRequest]:
     """The request of a body whose JSON part has that length, its inputs checked against the contract and owned by the
     caller. Raises InvalidInput, Overloaded."""
@@ -50,7 +61,7 @@ async def read_infer(
             "or 0 where the whole body is the one input"
         )
     document = parse_object(await body.read_exactly(int(length)), FORM)
-    tensors = await _binary_inputs(document, body, contract, receiving)
+    tensors = await _binary_inputs(document, body, contract, receiving, codecs)
     try:
         contract.check(tensors)
         return tensors, infer_request(document, contract)
@@ -66,19 +77,43 @@ def release(tensors: Mapping[str, Tensor]) -> None:
 
 
 async def _binary_inputs(
-    document: Mapping[str, Any], body: BodyReader, contract: Contract, receiving: Receiving
+    document: Mapping[str, Any], body: BodyReader, contract: Contract, receiving: Receiving, codecs: Codecs
 ) -> Tensors:
     tensors: dict[str, Tensor] = {}
     declared: list[_Declared] = []
+    files: dict[str, Content] = {}
+    types: dict[str, str] = {}
     for entry, name in entries_of(document):
-        size = parameters_of(entry, f"input {name!r}").get("binary_data_size")
-        if size is None:
-            tensors[name] = json_input(entry, name, contract)
-        else:
+        parameters = parameters_of(entry, f"input {name!r}")
+        size, content_type = parameters.get("binary_data_size"), parameters.get(CONTENT_TYPE)
+        if content_type := content_type_of(content_type, f"input {name[:80]!r}"):
+            types[name] = content_type
+        if size is not None:
             declared.append(_declared(entry, name, size))
-    contract.check_names([*tensors, *(item.name for item in declared)])
+        elif content_type:
+            files[name] = json_files(entry, name, content_type)
+        else:
+            tensors[name] = json_input(entry, name, contract)
+    contract.check_names([*tensors, *files, *(item.name for item in declared)])
     tensors.update(await _received(declared, body, receiving))
+    if types:
+        await read_files(tensors, types, files, contract, codecs)
     return {name: tensors[name] for _, name in entries_of(document)}
+
+
+async def read_files(
+    tensors: Tensors, types: Mapping[str, str], files: Mapping[str, Content], contract: Contract, codecs: Codecs
+) -> None:
+    """Puts what files stand for in their place: `files`, and the tensors that have a content type in `types`. Raises as
+    Codecs.read; the tensors are released then."""
+    try:
+        given = {name: content_of_tensor(name, types[name], tensors[name]) for name in types if name in tensors}
+        read = await codecs.read_files({**given, **files}, contract)
+    except BaseException:
+        release(tensors)
+        raise
+    release({name: tensors[name] for name in given})
+    tensors.update(read)
 
 
 async def _raw_input(body: BodyReader, contract: Contract, receiving: Receiving) -> tuple[Tensors, InferRequest]:

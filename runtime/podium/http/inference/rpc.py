@@ -13,10 +13,10 @@ from podium.errors import DeadlineExceeded, InvalidInput
 from podium.frames import Broken, End, FrameError, FrameKind, RpcCode, call_of, frame, frames_of, message, structured
 from podium.frames import Call as Asked
 from podium.http.codec.codecs import Codecs
-from podium.http.forms.bodies import msgpack_answer
 from podium.http.forms.document import Served, Tensors
-from podium.http.forms.named import NamedRequest
+from podium.http.forms.packed import msgpack_answer
 from podium.http.forms.table import Form
+from podium.http.forms.wishes import NamedRequest
 from podium.http.inference.call import Call
 from podium.http.inference.oip import release
 from podium.http.inference.routes import EITHER

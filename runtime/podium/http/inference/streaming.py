@@ -16,7 +16,7 @@ import orjson
 
 from podium.errors import DeadlineExceeded
 from podium.http.forms.document import Tensors
-from podium.http.forms.named import NamedRequest, chosen
+from podium.http.forms.wishes import NamedRequest, chosen
 from podium.http.inference.routes import RouteForm
 from podium.http.transport.asgi import ABORT, DUMP_OPTIONS, Fields, Headers, Receive, Scope, Send
 from podium.http.transport.disconnect import DisconnectWatch

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from podium.errors import InvalidInput
+from podium.http.forms.contents import CONTENT_TYPE, MAX_FILES
+from podium.http.forms.contents import READERS as FILE_READERS
 from podium.http.forms.sole import sole_input
 from podium.http.forms.table import BODY_FORMS, Form
 from podium.http.transport.limits import MAX_PRIORITY, MAX_TIMEOUT_MS
@@ -79,7 +81,22 @@ def _tensor(spec: TensorSpec | None) -> Json:
             "properties": {**common, "base64": {"type": "string", "contentEncoding": "base64"}},
         },
     ]
+    if spec is not None:
+        full.append(_files())
     return {"oneOf": [data, *full]} if spec is not None else {"oneOf": full, "required": ["dtype"]}
+
+
+def _files() -> Json:
+    """Files that stand for the tensor."""
+    file = {"type": "string", "contentEncoding": "base64"}
+    several = {"type": "array", "minItems": 1, "maxItems": MAX_FILES, "items": file}
+    properties = {CONTENT_TYPE: {"enum": sorted(FILE_READERS)}, "data": {"oneOf": [file, several]}}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [CONTENT_TYPE, "data"],
+        "properties": properties,
+    }
 
 
 def _data(dtype: DType, shape: tuple[int, ...]) -> Json:

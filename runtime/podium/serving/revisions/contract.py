@@ -40,6 +40,10 @@ class Contract:
         """The contract of one member alone."""
         return cls({spec.name: spec for spec in member.inputs}, {spec.name: spec for spec in member.outputs})
 
+    def of_inputs(self, names: Iterable[str]) -> "Contract":
+        """That of some inputs alone."""
+        return Contract({name: self.inputs[name] for name in names if name in self.inputs}, {})
+
     @cached_property
     def required(self) -> frozenset[str]:
         """Inputs that a request cannot leave out."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from podium.errors import ArenaExhausted, InvalidInput, Overloaded, PodiumError
-from podium.http.codec.codec_wire import (
+from podium.http.codec.wire import (
     CODEC_FD,
     ENCODER,
     LENGTH,
@@ -30,7 +30,12 @@ from podium.http.codec.codec_wire import (
 from podium.http.forms.document import Served, Tensors
 from podium.http.forms.table import READERS, Form
 from podium.http.transport.asgi import Answer
-from podium.http.transport.errors import CodecFailedError, NotAcceptableError
+from podium.http.transport.errors import (
+    BodyTooLargeError,
+    CodecFailedError,
+    NotAcceptableError,
+    UnsupportedMediaTypeError,
+)
 from podium.ipc.arena import Arena
 from podium.ipc.protocol import INLINE_BYTES
 from podium.ipc.tensor import Tensor, check_layout, element_ends
@@ -49,6 +54,8 @@ SCRATCH_BYTES = 64 << 10
 REFUSALS: Mapping[str, type[PodiumError]] = {
     "InvalidInput": InvalidInput,
     "NotAcceptableError": NotAcceptableError,
+    "BodyTooLargeError": BodyTooLargeError,
+    "UnsupportedMediaTypeError": UnsupportedMediaTypeError,
 }
 
 
@@ -146,7 +153,7 @@ class CodecProcess:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            child = spawn(("-m", "podium.http.codec.codec_main"), {CODEC_FD: theirs.fileno()}, thread_environment(1))
+            child = spawn(("-m", "podium.http.codec.main"), {CODEC_FD: theirs.fileno()}, thread_environment(1))
         except BaseException:
             ours.close()
             raise

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from podium.errors import RequestError, clipped
-from podium.http.codec.codec_wire import (
+from podium.http.codec.wire import (
     CODEC_FD,
     ENCODER,
     JOBS,
@@ -26,6 +26,7 @@ from podium.http.codec.codec_wire import (
     Written,
     framed,
 )
+from podium.http.forms.contents import decode_here
 from podium.http.forms.table import READERS, WRITERS
 from podium.ipc.tensor import Tensor
 from podium.serving.revisions.contract import Contract
@@ -41,6 +42,7 @@ Pieces = Sequence[bytes | memoryview]
 
 def main() -> None:
     """Serves jobs until the socket closes."""
+    decode_here()
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
