@@ -1,5 +1,6 @@
 """What a worker is told at its start, in a memfd of its own, so that no secret is in its arguments or environment."""
 
+import importlib.util
 import os
 from enum import StrEnum
 
@@ -16,6 +17,15 @@ FAMILY_VARIABLE = "PODIUM_FAMILY"
 """By which the guard knows whatever a model has started (podium.worker.guard)."""
 SPARED = ("PODIUM_GUARD", "1")
 """Variable and value in the environment of an engine's own guard, which has work to do after the worker's end."""
+
+
+def guard_arguments(mark: str = "", *files: str) -> tuple[str, ...]:
+    """Python's arguments for a guard of this process (podium.worker.guard). Without site-packages and the package's own
+    imports it is 8 MiB and up in 20 ms. Raises OSError."""
+    spec = importlib.util.find_spec("podium.worker.guard")
+    if spec is None or spec.origin is None:
+        raise OSError("the module podium.worker.guard has no file")
+    return ("-S", "-E", spec.origin, str(os.getpid()), mark, "=".join(SPARED), *files)
 
 
 class Role(StrEnum):

@@ -1,4 +1,4 @@
-"""The guard: ends what models have started once the front end is gone, however it went. Run as a file.
+"""The guard: ends what models and engines have started once who started it is gone, however it went. Run as a file.
 
 A worker is killed by the kernel when its front end ends, but what the model's own code has started is not: where no
 container ends with the front end (`podium serve` on a laptop), it would live on. So one small process stays behind the
@@ -8,12 +8,16 @@ front end: it is told of every worker's birth and end, and once the front end is
 - whoever has this front end's mark in the environment that it was started with, whatever session it gave itself.
 
 What has neither is not found: a process that was forked without an exec and has left the worker's session.
+
+Likewise a worker whose engine has processes and files of its own leaves one behind, in its session: once the worker is
+gone that one kills whoever is left there and removes the files. The front end's guard spares it.
 Only the standard library, one thread.
 """
 
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -29,20 +33,30 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Arguments: the front end's pid, its mark as an environment has it, and what the environment of an engine's own
-    guard has: that one ends by itself."""
-    front_end, mark, spared = int(sys.argv[1]), sys.argv[2].encode(), sys.argv[3].encode()
+    """Arguments: the pid of who is watched; the front end's mark as an environment has it, or nothing; what the
+    environment of an engine's guard has, which ends by itself; and of such a guard the folder with the files."""
+    watched, mark, spared = int(sys.argv[1]), sys.argv[2].encode(), sys.argv[3].encode()
+    folder = sys.argv[4] if len(sys.argv) > 4 else None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     be_silent()
-    # Whoever stops all of the front end's family, and kills the front end then, has stopped the guard too.
+    # Whoever stops all of a family, and kills its head then, has stopped the guard too.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
-    try:
-        gone = os.pidfd_open(front_end)
-    except ProcessLookupError:
-        return
-    sessions = follow(CONTROL_FD, gone)
-    end_all(sessions, mark, spared)
+    gone = opened(watched)
+    if folder is not None:
+        if gone is not None and os.getppid() == watched:  # else the pid is another one's by now
+            select.select([gone], [], [])
+        end_all({os.getsid(0)}, mark, spared)
+        shutil.rmtree(folder, ignore_errors=True)
+    elif gone is not None:
+        end_all(follow(CONTROL_FD, gone), mark, spared)
+
+
+def opened(watched: int) -> int | None:
+    """What becomes readable once that process is gone; None where it is already."""
+    with suppress(ProcessLookupError):
+        return os.pidfd_open(watched)
+    return None
 
 
 def be_silent() -> None:
@@ -96,7 +110,8 @@ def members(sessions: set[int], mark: bytes, spared: bytes) -> list[int]:
             if state in "ZX":
                 continue
             environment = (entry / "environ").read_bytes().split(b"\0")
-            if (int(session) in sessions or mark in environment) and spared not in environment:
+            is_marked = bool(mark) and mark in environment
+            if (int(session) in sessions or is_marked) and spared not in environment:
                 found.append(int(entry.name))
     return found
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.runtime.serving.processes import until
 
 from podium.engines.vllm.guard import cache_folder, private_folder
 
@@ -87,3 +89,37 @@ def test_a_semaphore_is_held_on_without_its_name() -> None:
     command = [sys.executable, "-c", HOLDER]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True, check=True)
     assert ended.stdout.split() == ["True", "False"]
+
+
+STARTER = """
+import subprocess, sys
+from pathlib import Path
+from podium.engines.vllm.guard import start_guard
+folder = Path(sys.argv[1])
+(folder / "socket").touch()
+engine = subprocess.Popen(["sleep", "987654"], env={})
+guard = start_guard(folder)
+print(engine.pid, guard.pid, flush=True)
+engine.wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_engine_and_its_files_end_with_their_worker(temporary: Path, number: signal.Signals) -> None:
+    folder = temporary / "files"
+    folder.mkdir()
+    command = [sys.executable, "-c", STARTER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as worker:
+        assert worker.stdout is not None
+        engine, guard = map(int, worker.stdout.readline().split())
+        assert folder.exists()
+        worker.send_signal(number)
+    until(lambda: not Path(f"/proc/{engine}").exists(), "the engine has ended")
+    until(lambda: not folder.exists(), "its files are gone")
+    until(lambda: not Path(f"/proc/{guard}").exists(), "so has the guard")
+
+
+def test_a_tool_run_by_hand_has_no_guard_that_would_end_its_shell(temporary: Path) -> None:
+    script = "import os; from podium.engines.vllm.guard import start_guard; print(start_guard('/nowhere'), flush=True)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.strip() == "None"

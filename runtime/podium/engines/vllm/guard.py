@@ -1,8 +1,8 @@
 """Ends vLLM's processes and removes its files with the worker that started them, however that ends.
 
 vLLM's engine process is no child of the front end and does not watch its parent: where the front end is killed, the
-kernel kills the worker and leaves the engine, with all its memory. The guard is a process of the worker's session that
-waits for the worker's end. Where the front end lives, it may be quicker and end the guard with the rest.
+kernel kills the worker and leaves the engine, with all its memory. The guard (podium.worker.guard) is a process of the
+worker's session that waits for the worker's end. Where the front end lives, it may be quicker and end the guard too.
 """
 
 import os
@@ -15,7 +15,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from podium.ipc.bootstrap import SPARED
+from podium.ipc.bootstrap import SPARED, guard_arguments
 
 _PREFIX = "podium-vllm-"
 _SOCKET_CHARS = 36
@@ -27,39 +27,6 @@ _CACHE = "podium-cache-vllm-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps named semaphores
 _MAPPED = re.compile(rf" (\d+)\s+{_SHARED_MEMORY}/sem\.")
 """A semaphore among a process's mappings. Its inode tells which: it was mapped under another name than it has now."""
-_WATCH = """
-import os, select, shutil, signal, sys
-worker, folder = int(sys.argv[1]), sys.argv[2]
-try:
-    watched = os.pidfd_open(worker)
-except ProcessLookupError:
-    watched = None
-if watched is not None and os.getppid() == worker:
-    select.select([watched], [], [])
-
-def left():
-    own = os.getsid(0)
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if int(name) != os.getpid() and os.getsid(int(name)) == own:
-                with open(f"/proc/{name}/stat") as stat:
-                    if stat.read().rpartition(")")[2].split()[0] not in "ZX":
-                        yield int(name)
-        except OSError:
-            pass
-
-for _ in range(1000):
-    pids = list(left())
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass
-    if not pids:
-        break
-    select.select([], [], [], 0.01)
-shutil.rmtree(folder, ignore_errors=True)
-"""
 
 
 def private_folder() -> Path:
@@ -101,7 +68,7 @@ def start_guard(folder: Path) -> "subprocess.Popen[bytes] | None":
     if os.getsid(0) != os.getpid():
         return None
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WATCH, str(os.getpid()), str(folder)],
+        [sys.executable, *guard_arguments("", str(folder))],
         stdin=subprocess.DEVNULL,
         close_fds=True,
         env={**os.environ, SPARED[0]: SPARED[1]},

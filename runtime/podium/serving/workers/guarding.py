@@ -1,11 +1,10 @@
 """The front end's side of the guard (podium.worker.guard), which outlives it to end what models have started."""
 
-import importlib.util
 import os
 import secrets
 from contextlib import suppress
 
-from podium.ipc.bootstrap import FAMILY_VARIABLE, SPARED
+from podium.ipc.bootstrap import FAMILY_VARIABLE, guard_arguments
 from podium.serving.workers.process import ChildProcess, spawn
 from podium.telemetry.logging import get_logger
 
@@ -13,13 +12,6 @@ log = get_logger(__name__)
 
 CONTROL_FD = 3
 PID_ONE = 1
-
-
-def _file() -> str:
-    spec = importlib.util.find_spec("podium.worker.guard")
-    if spec is None or spec.origin is None:
-        raise OSError("the module podium.worker.guard has no file")
-    return spec.origin
 
 
 class Guard:
@@ -41,9 +33,7 @@ class Guard:
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(ours, False)
         try:
-            # Without site-packages and the package's own imports it is 8 MiB and up in 20 ms.
-            arguments = ("-S", "-E", _file(), str(os.getpid()), f"{FAMILY_VARIABLE}={mark}", "=".join(SPARED))
-            process = spawn(arguments, {CONTROL_FD: theirs}, {})
+            process = spawn(guard_arguments(f"{FAMILY_VARIABLE}={mark}"), {CONTROL_FD: theirs}, {})
         except BaseException:
             os.close(ours)
             raise
