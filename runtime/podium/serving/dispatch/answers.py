@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from podium.batching.batcher import lease_out, read_outputs
+from podium.batching.batcher import GrantedSlot, lease_out, read_outputs
 from podium.batching.grants import OutputSize
 from podium.batching.policy import BatchPolicy
 from podium.errors import ModelError, ProtocolError
 from podium.ipc.arena import Arena
 from podium.ipc.channel import Payloads
+from podium.ipc.descriptor import Descriptor
 from podium.ipc.lease import FRONT_END
 from podium.ipc.protocol import Reply
 from podium.serving.dispatch.hands import RunningBatch
@@ -53,6 +54,7 @@ class Answers:
         self.tally.copies.stored(reply.stores, reply.stored_bytes)
         try:
             if running.grant is not None:
+                self._cut_short(running.grant, reply)
                 self.arena.ledger.seal(running.grant.lease.slot)
             outputs = read_outputs(reply.outputs, payloads, running.inputs, running.grant, self.arena)
             good = self.outcomes.fail_items(running.requests, reply.errors) if reply.errors else running.requests
@@ -69,6 +71,17 @@ class Answers:
         if self.policy.cap.target_s is not None and not running.is_warm_up:
             self.policy.cap.observe(running.rows, [now - waiting.arrived for waiting in good])
         self.tally.output_s.add(self.clock() - now)
+
+    def _cut_short(self, grant: GrantedSlot, reply: Reply) -> None:
+        """Gives back what outputs left of a slot that was granted by the largest of late: it lives as long as the
+        slowest reader of an answer. Unless the model still looks at the slot: it may write anywhere in there."""
+        slot = grant.lease.slot
+        if slot.generation in reply.held:
+            return
+        own = (ref for ref in reply.outputs.values() if isinstance(ref, Descriptor))
+        end = max((ref.offset + ref.nbytes for ref in own if ref.generation == slot.generation), default=0)
+        if end < slot.capacity:
+            self.arena.ledger.resize(slot, end)
 
     def _note_stages(self, running: RunningBatch, run_s: float, now: float) -> None:
         """Of requests that are traced or explained."""
