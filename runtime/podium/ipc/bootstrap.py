@@ -57,6 +57,8 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_bytes: int | None = None
     """How much more memory the load may map, its artifact apart; None: the front end alone watches it."""
     role: Role = Role.MODEL
+    watches_inputs: bool = False
+    """A worker before it ended with a fault: torch's writes to inputs are looked for."""
     family: str = ""
     """What the worker puts into its environment under FAMILY_VARIABLE, for all that it starts; empty: nothing."""
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from podium.engines.base import Engine, EngineBatch
+from podium.engines.input_writes import watching
 from podium.errors import ContractBreach, InvalidInput, ModelError, clipped
 from podium.ipc.channel import Payloads
-from podium.ipc.descriptor import MAX_TENSORS
+from podium.ipc.descriptor import MAX_TENSORS, Descriptor
 from podium.ipc.protocol import Dispatch, ItemError, Reply
 from podium.ipc.tensor import Tensor
 from podium.ipc.view import ArenaView
@@ -30,6 +32,8 @@ class Instance:
     view: ArenaView
     inline_bytes: int
     held: HeldViews = field(default_factory=HeldViews)
+    watches_inputs: bool = False
+    """Whether torch's writes to inputs are looked for."""
 
     def run(self, dispatch: Dispatch, payloads: Payloads, ask: Asker) -> tuple[Reply, list[bytes]]:
         """Runs the model on one batch and stores its outputs, each once, or not at all where it wrote them in place.
@@ -40,7 +44,8 @@ class Instance:
         places = OutputPlaces(dispatch, self.view, self.held, ask)
         started = time.perf_counter()
         batch = EngineBatch(inputs, dispatch.rows, place=partial(self._place, places))
-        arrays = self.engine.infer(batch)
+        with watching(self._read_only(inputs, dispatch)) if self.watches_inputs else nullcontext():
+            arrays = self.engine.infer(batch)
         run_s = time.perf_counter() - started
         if batch.failed and len(batch.failed) >= len(dispatch.rows):
             outputs: dict[str, Tensor] = {}
@@ -54,6 +59,12 @@ class Instance:
             dispatch.epoch, dispatch.batch, stored.refs, run_s, (), errors, stored.copies, stored.copied_bytes
         )
         return reply, stored.frames
+
+    def _read_only(self, inputs: Mapping[str, Tensor], dispatch: Dispatch) -> dict[str, Tensor]:
+        """Inputs that lie in the arena: the others are the model's own."""
+        if self.held.copying:
+            return {}
+        return {name: inputs[name] for name, ref in dispatch.inputs.items() if isinstance(ref, Descriptor)}
 
     def _place(self, places: OutputPlaces, name: str, shape: tuple[int, ...], dtype: object) -> NDArray[Any]:
         """What `ctx.output` gives. Raises ValueError."""

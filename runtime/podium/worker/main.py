@@ -60,7 +60,7 @@ def serve(bootstrap: Bootstrap, channel: WorkerChannel, view: ArenaView, journal
     if isinstance(engine, AsyncEngine):
         return asyncio.run(_serve_async(link, view, engine, member))
     gc.freeze()  # what a loaded model consists of is walked by no later collection
-    instance = Instance(member, engine, view, bootstrap.inline_bytes)
+    instance = Instance(member, engine, view, bootstrap.inline_bytes, watches_inputs=bootstrap.watches_inputs)
     status = _answer(link, journal, instance, Ready(link.epoch, time.perf_counter() - started, forms=forms))
     engine.unload()
     return status

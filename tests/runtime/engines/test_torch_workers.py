@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tests.runtime.worker.models import GroupMaker, ask
 from tests.support.waiting import eventually
 
 from podium.errors import ModelError, WorkerDied
+from podium.ipc.tensor import Tensor
 from podium.serving.dispatch.group import WorkerGroup
 from podium_crds.assignment import EngineKind
 from podium_crds.tensors import DType
@@ -93,6 +95,45 @@ async def test_writing_to_an_input_in_the_arena_ends_the_worker_alone(groups: Gr
     await eventually(lambda: group.stats().restarts == 1)
 
 
+WRITES = """
+import torch
+
+def build(ctx):
+    def forward(x, mean):
+        y = x + 1
+        y.mul_(2)
+        if mean[0, 0] == 1:
+            x[:, 10:20].view(-1, 10).mul_(2)
+        if mean[0, 0] == 2:
+            torch.add(x, 1, out=mean)
+        return {"y": y}
+    return forward
+"""
+
+
+async def ask_both(group: WorkerGroup, value: float) -> NDArray[np.float32]:
+    array = np.full((1, 50_000), value, np.float32)
+    inputs = {"x": Tensor.from_array(np.ones_like(array)), "mean": Tensor.from_array(array)}
+    outputs = await group.infer(inputs, request_id="test", deadline=asyncio.get_running_loop().time() + 20)
+    answer: NDArray[np.float32] = outputs["y"].array().copy()
+    for tensor in outputs.values():
+        tensor.release()
+    return answer
+
+
+async def test_after_a_fault_the_input_that_is_written_to_is_named_and_the_worker_stays(groups: GroupMaker) -> None:
+    group = await start(groups, WRITES)
+    np.testing.assert_array_equal(await ask_both(group, 0), np.full((1, 50_000), 4, np.float32))
+    with pytest.raises(WorkerDied):
+        await ask_both(group, 1)
+    for value, name, operation in ((1, "x", "mul_"), (2, "mean", "add"), (1, "x", "mul_")):
+        with pytest.raises(ModelError, match=rf"aten\.{operation}.* writes to input '{name}'") as told:
+            await ask_both(group, value)
+        assert "inputs are read-only" in str(told.value)
+    np.testing.assert_array_equal(await ask_both(group, 0), np.full((1, 50_000), 4, np.float32))
+    assert group.stats().restarts == 1
+
+
 async def test_a_tensor_that_the_model_keeps_holds_its_memory_until_the_last_view_dies(groups: GroupMaker) -> None:
     source = """
     import torch
@@ -149,7 +190,7 @@ async def test_a_branch_that_writes_to_its_input_harms_neither_the_sibling_nor_t
     )
     for group, answer in zip(siblings, answers, strict=True):
         if group is writer:
-            assert isinstance(answer, WorkerDied)
+            assert isinstance(answer, WorkerDied | ModelError), "ended once, then told which input it is"
         else:
             assert not isinstance(answer, BaseException)
             assert (answer["y"].array() == 4).all()

@@ -158,11 +158,16 @@ def described_death(status: int | None) -> str:
     That it wrote to an input is not known: other faults of native code end the same way.
     """
     words = described_exit(status)
-    if status != -signal.SIGSEGV:
+    if not is_fault(status):
         return words
     return (
         f"{words} (native code writing to an input ends so, as inputs are mapped read-only: x = x / 255, not x /= 255)"
     )
+
+
+def is_fault(status: int | None) -> bool:
+    """Whether a process ended as one does that writes where it may not."""
+    return status == -signal.SIGSEGV
 
 
 def memory_bytes_of_tree(root: int) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from podium.serving.workers.loading import as_candidate, load_error
 from podium.serving.workers.memory import load_budget, overrun, too_large
 from podium.serving.workers.pod import PodResources
 from podium.serving.workers.priority import Priority
-from podium.serving.workers.process import described_death, described_exit, memory_bytes_of_tree
+from podium.serving.workers.process import described_death, described_exit, is_fault, memory_bytes_of_tree
 from podium.telemetry.logging import get_logger
 from podium_crds.assignment import Artifact, Member
 from podium_crds.reasons import Reason
@@ -94,7 +94,7 @@ class Supervisor:
         self._budget_bytes = 0
         """Private memory that the present life may take while it loads."""
         self._kill_reason: str | None = None
-        self._stopping = False
+        self._stopping = self._has_faulted = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -281,9 +281,9 @@ class Supervisor:
             self.private_bytes, self.shared_bytes = await asyncio.to_thread(memory_bytes_of_tree, life.process.pid)
 
     def _mourn(self, status: int | None, journal_fd: int) -> None:
-        how = described_death(status)
+        self._has_faulted |= is_fault(status)
         reason, self._kill_reason = self._kill_reason, None
-        words = f"ended with {how}" if reason is None else f"was killed: {reason}"
+        words = f"ended with {described_death(status)}" if reason is None else f"was killed: {reason}"
         if not self._stopping:
             log.warning("worker_died", instance=self.name, epoch=self.epoch, how=words)
         self._events.died(self, words, Journal(journal_fd).last())
@@ -316,6 +316,7 @@ class Supervisor:
             member=as_candidate(self._wire, self.is_candidate).model_dump_json(by_alias=True, exclude_none=True),
             load_bytes=self._budget_bytes if self.device == "cpu" else None,
             role=self._role,
+            watches_inputs=self._has_faulted,
         )
         # The worker may speak before we learn its pid: that is kept, and heard once its life is known.
         early = EarlyWords()
