@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-from tests.runtime.http.test_codecs import ARRAYS, one_input, same
-from tests.runtime.serving.processes import Server, served
+from tests.runtime.http.test_codecs import ARRAYS, codec_pids, one_input, same
+from tests.runtime.serving.processes import Server, served, until
 
 from podium.errors import InvalidInput
 from podium.frames import FrameKind, call_bytes, frames_of
@@ -290,3 +292,22 @@ def test_a_small_file_that_is_too_many_pixels_is_refused(server: Server) -> None
     body = by_name([stream.getvalue()], "image/png")
     answer = httpx.post(f"{server.url}/v1/models/corner:predict", content=body, timeout=60)
     assert (answer.status_code, "pixels" in answer.text) == (422, True), answer.text
+
+
+def in_flight(server: Server) -> bool:
+    return "podium_requests_in_flight 0.0" not in httpx.get(server.url + "/metrics").text
+
+
+def test_a_client_that_leaves_while_its_picture_is_read_leaves_nothing_behind(server: Server) -> None:
+    assert over_predict(server, "corner") == CORNERS
+    (pid,) = codec_pids(server)
+    url, body = f"{server.url}/v1/models/corner:predict", by_name(PICTURES, "image/png")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, content=body, timeout=httpx.Timeout(60, read=0.5))
+        assert in_flight(server)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: not in_flight(server), "nothing in flight")
+    assert over_predict(server, "corner") == CORNERS
