@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +52,7 @@ MIN_ARENA_BYTES = 32 << 20
 RESERVE_BYTES = 96 << 20
 """What the front end and one small worker need beside the arena: less than that and the kernel kills at once."""
 GARBAGE_INTERVAL_S = 1.0
+GRPC_VERBOSITY = "GRPC_VERBOSITY"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -197,13 +198,28 @@ async def serve_pod(settings: Settings, begun: Sequence[BegunServer] = ()) -> No
 
 async def _open_grpc(settings: Settings, residents: Residents, door: Door) -> "GrpcServer":
     """Raises OSError where the port is taken."""
-    from podium.grpc_oip.server import GrpcServer, GrpcService  # gRPC takes 15 MiB: only where it is asked for
+    with _quiet_grpc():
+        from podium.grpc_oip.server import GrpcServer, GrpcService  # gRPC takes 15 MiB: only where it is asked for
 
-    service = GrpcService(residents, door, asyncio.get_running_loop().time)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    server = GrpcServer(service, f"{host}:{settings.grpc_port}", settings.grpc_connection_age_seconds)
+        service = GrpcService(residents, door, asyncio.get_running_loop().time)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        server = GrpcServer(service, f"{host}:{settings.grpc_port}", settings.grpc_connection_age_seconds)
     await server.open()
     return server
+
+
+@contextlib.contextmanager
+def _quiet_grpc() -> Iterator[None]:
+    """gRPC's core, which reads its settings when it is loaded, would write a line for each bad message of a client.
+    Models, which may be its clients, keep their own."""
+    if GRPC_VERBOSITY in os.environ:
+        yield
+        return
+    os.environ[GRPC_VERBOSITY] = "NONE"
+    try:
+        yield
+    finally:
+        del os.environ[GRPC_VERBOSITY]
 
 
 async def _open_admin(settings: Settings, residents: Residents, desk: AssignmentDesk) -> QuietServer:

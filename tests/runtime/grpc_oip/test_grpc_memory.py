@@ -131,6 +131,7 @@ def test_a_compressed_message_is_refused_whatever_it_would_become(server: Server
     ):
         channel.unary_unary(METHOD)(a_message(MESSAGE), timeout=60, metadata=KEYED)
     assert answer.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not [line for line in server.lines if "disabled" in line], "a client does not fill the log"
 
 
 def test_a_large_message_for_a_method_that_takes_none_is_refused(server: Server) -> None:
