@@ -181,7 +181,7 @@ MUTANTS = (
     Mutant(
         "a pod without room for a candidate speaks against the strategy alone",
         "assess",
-        " if not failures.refuses(pool, p, target))\n",
+        " if not failures.refuses(p, target))\n",
         ")\n",
         f"{NO_ROOM}::test_what_a_pod_has_no_room_for_comes_in_new_pods_and_status_says_why",
     ),
@@ -191,6 +191,13 @@ MUTANTS = (
         "    return found if found.refusal is None else replace(",
         "    return found if True else replace(",
         f"{NO_ROOM}::test_without_a_free_gpu_it_waits_for_one_asks_no_pod_again_and_goes_on_by_itself",
+    ),
+    Mutant(
+        "pods that serve something older and have no room for what their pool promotes are replaced",
+        "planner",
+        " if pool.promoted == goal and not _is_jammed(pool, desired)), None)\n",
+        " if pool.promoted == goal), None)\n",
+        f"{NO_ROOM}::test_pods_that_came_up_at_what_was_before_and_have_no_room_for_what_their_pool_promotes_are_replaced",
     ),
     Mutant(
         "a pod lets go of a candidate that comes in other pods",

@@ -46,7 +46,7 @@ def failure(observed: Observed, desired: Desired, now: datetime) -> Problem | No
     if refusal is not None and desired.rollout.strategy is RolloutStrategy.IN_PLACE:
         return failures.refused_for_good(refusal)
     # Where another way is left, the strategy is what a refusal speaks against.
-    pods = tuple(p for pool in observed.pools for p in pool.live_pods if not failures.refuses(pool, p, target))
+    pods = tuple(p for pool in observed.pools for p in pool.live_pods if not failures.refuses(p, target))
     reported = failures.reported_failure(pods, target.name)
     if reported is not None:
         return reported

@@ -24,27 +24,29 @@ def reported_failure(pods: tuple[ObservedPod, ...], revision: str) -> Problem | 
     return None
 
 
-def refuses(pool: Pool, pod: ObservedPod, target: KnownRevision) -> bool:
-    """Whether the pod has no room for the target beside what it serves, which says nothing against the target.
+def refuses(pod: ObservedPod, revision: KnownRevision) -> bool:
+    """Whether the pod has no room for a revision beside what it serves, which says nothing against the revision.
 
-    A pod without any GPU refuses a target that needs one by the same reason: other pods of that shape would, too.
+    A pod without any GPU refuses one that needs GPUs by the same reason: other pods of that shape would, too.
     """
-    held = pod.holds(target.name)
-    if held is None or held.last_failure is None or pool.promoted == target.name:
+    held = pod.holds(revision.name)
+    if held is None or held.last_failure is None or pod.report is None:
         return False
-    if held.last_failure.reason is Reason.INSUFFICIENT_GPU and gpus_per_pod(target.record) == 0:
+    if not any(each.state is RevisionState.ACTIVE and each is not held for each in pod.report.revisions):
         return False
-    return held.last_failure.reason in NO_ROOM and _has_failed(held, pool.promoted)
+    if held.last_failure.reason is Reason.INSUFFICIENT_GPU and gpus_per_pod(revision.record) == 0:
+        return False
+    return held.last_failure.reason in NO_ROOM and _has_failed(held, None)
 
 
-def refusal(pools: Iterable[Pool], target: KnownRevision) -> Problem | None:
-    """What the first pod in name order says that has no room for the target beside what it serves."""
+def refusal(pools: Iterable[Pool], revision: KnownRevision) -> Problem | None:
+    """What the first pod in name order says that has no room for the revision beside what it serves."""
     found = [
         (pod, held)
         for pool in pools
         for pod in pool.live_pods
-        if refuses(pool, pod, target)
-        if (held := pod.holds(target.name)) is not None
+        if refuses(pod, revision)
+        if (held := pod.holds(revision.name)) is not None
     ]
     return _problem(*min(found, key=lambda each: each[0].name)) if found else None
 

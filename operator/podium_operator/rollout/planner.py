@@ -29,7 +29,7 @@ from podium_operator.rollout.assignments import Sources, compiled, next_generati
 from podium_operator.rollout.capacity import serves, worth_keeping
 from podium_operator.rollout.changes import Cost, announced
 from podium_operator.rollout.course import Course
-from podium_operator.rollout.failures import reported_failure
+from podium_operator.rollout.failures import refuses, reported_failure
 from podium_operator.rollout.strategy import Resolution, resolve
 from podium_operator.state import Desired, Facts, KnownRevision, Observed, Pool, Problem, Stage
 
@@ -144,7 +144,7 @@ def set_course(observed: Observed, desired: Desired) -> Course:
     if target.quarantine is not None:
         goal = fallback(observed, desired) or goal
     ranked = ranked_pools(observed, desired)
-    home = next((pool for pool in ranked if pool.promoted == goal), None)
+    home = next((pool for pool in ranked if pool.promoted == goal and not _is_jammed(pool, desired)), None)
     if home is not None:
         return Course(goal, home, kept)
     if not ranked:
@@ -158,6 +158,16 @@ def set_course(observed: Observed, desired: Desired) -> Course:
     return _towards_target(
         observed, desired, base, occupied=[pool for pool in ranked if pool.live_pods or pool.replicas]
     )
+
+
+def _is_jammed(pool: Pool, desired: Desired) -> bool:
+    """Whether a pod of the target's pool serves something older, and has no room for the target beside it: pods were
+    told to promote it at once, while nothing served, and one came up at what it held before."""
+    target = desired.target
+    if pool.promoted != target.name or desired.current == target.name or target.quarantine is not None:
+        return False
+    is_free = desired.rollout.strategy is RolloutStrategy.AUTO
+    return is_free and any(refuses(pod, target) for pod in pool.live_pods)
 
 
 def _came_alone(base: Pool, desired: Desired) -> bool:

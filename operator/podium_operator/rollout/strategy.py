@@ -32,7 +32,8 @@ def resolve(observed: Observed, desired: Desired, host: Pool, serving: KnownRevi
     """
     asked, chosen = desired.rollout.strategy, desired.chosen
     same_shape = host.stamp is not None and host.stamp.shape_hash == desired.target.record.hashes.shape
-    refused = failures.refusal(observed.pools, desired.target)
+    # What the host itself promotes is refused where a pod came up at something older meanwhile, and serves that.
+    refused = failures.refusal(observed.pools, desired.target) or failures.refusal((host,), serving)
     if (
         chosen is not None
         and chosen.resolved is RolloutStrategy.SURGE

@@ -136,6 +136,38 @@ def test_where_nothing_else_fits_and_a_gap_is_allowed_the_old_pods_end_first() -
     settle(world, undone, until=lambda w, _: w.serving() == [old.target.name])
 
 
+def came_up_at_the_first() -> tuple[SimulatedCluster, Desired, Desired]:
+    """Two pods that serve version 1, which was never complete, in a pool that promotes version 2 already."""
+    world = SimulatedCluster()
+    first, _ = settle(world, desired("1", replicas=2), until=lambda w, _: len(w.serving()) == 2)
+    for pod in world.pods.values():
+        world.restart(pod)
+    wanted = retargeted(replace(first, current=None), desired("2", replicas=2))
+    world.only_alone.add(wanted.target.name)
+    wanted = remembered(wanted, world.step(wanted))
+    world.tick(7)
+    assert world.serving() == [first.target.name] * 2
+    assert world.pools[0].assignment is not None
+    assert world.pools[0].assignment.promoted == wanted.target.name
+    return world, first, wanted
+
+
+def test_pods_that_came_up_at_what_was_before_and_have_no_room_for_what_their_pool_promotes_are_replaced() -> None:
+    world, _, wanted = came_up_at_the_first()
+    new, _ = settle(world, wanted)
+    assert world.serving() == [new.target.name] * 2
+    settle(world, new, until=lambda w, _: list(w.pools) == [1])
+
+
+def test_such_pods_are_replaced_as_well_where_a_third_version_is_asked_for_meanwhile() -> None:
+    world, first, wanted = came_up_at_the_first()
+    world.step(wanted)
+    world.tick(5)
+    assert world.serving() == [first.target.name] * 2
+    new, _ = settle(world, retargeted(wanted, desired("3", replicas=2)))
+    assert world.serving() == [new.target.name] * 2
+
+
 def test_a_gap_is_not_taken_where_new_pods_fit() -> None:
     world, _, wanted = refused(replicas=1, gpus=2, rollout={"allowRecreate": True}, **GPU)
     _, seen, facts = watched(world, wanted)
