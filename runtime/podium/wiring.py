@@ -25,7 +25,6 @@ from podium.http.transport.access_log import AccessLog
 from podium.http.transport.api_keys import ApiKeys
 from podium.http.transport.lending import Lending
 from podium.http.transport.limits import Limits as HttpLimits
-from podium.http.transport.read_turns import ReadTurns
 from podium.http.transport.receiving import Receiving
 from podium.serving.dispatch.group import PodOptions, PodResources
 from podium.serving.revisions.assignments import AssignmentDesk
@@ -133,15 +132,15 @@ async def opened(
         resources = await PodResources.open(arena_bytes(settings), Path(run_dir), options, begun=begun)
     try:
         residents = Residents(SharedGroups(resources, store, settings.drain_margin_seconds), loop.time)
-        garbage, lag = GarbageControl(), LoopLag()
+        garbage = GarbageControl()
+        lag = LoopLag()
         limits = HttpLimits(settings.max_body_bytes, settings.max_json_bytes)
         keys = ApiKeys(settings.api_keys_path) if settings.api_keys_path is not None else None
         codecs = Codecs(resources.arena)
         access_log = AccessLog(enabled=settings.access_log)
         spans = tracing(os.environ)
-        lending, turns = Lending(resources.arena), ReadTurns()
-        door = Door(limits, keys, access_log, Receiving(resources.arena), codecs, lending, turns, spans)
-        metrics = registry(residents, resources.arena, lending, turns, garbage, lag)
+        door = Door(limits, keys, access_log, Receiving(resources.arena), codecs, Lending(resources.arena), spans)
+        metrics = registry(residents, resources.arena, door.lending, garbage, lag)
         cold = cold_app(residents, metrics, with_docs=settings.docs, keys=keys)
         front = FrontDoor(residents, door, cold, loop.time)
         lane = ExpressLane(residents, door, loop.time)

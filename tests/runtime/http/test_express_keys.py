@@ -49,7 +49,6 @@ def lane(folder: Path, clock: Clock) -> ExpressLane:
         spans=None,
         codecs=None,
         lending=None,
-        turns=None,
         limits=SimpleNamespace(json_bytes=1 << 20, body_bytes=1 << 20),
     )
     return ExpressLane(residents, door, clock)

@@ -1,17 +1,13 @@
 """The connection of the data port: what is ordinary takes the express lane, the rest goes on to ASGI."""
 
 from collections.abc import Sequence
-from time import monotonic
 from typing import Any
 
 from podium.http.inference.express import ExpressLane, ExpressRequest, Headers
 from podium.http.inference.routes import HotRoute
-from podium.http.transport.asgi import REFUSED, Piece
+from podium.http.transport.asgi import Piece
 from podium.http.transport.limits import MAX_HEADERS
 from podium.http.transport.protocol import HEAD_TOO_LARGE, BoundedProtocol
-
-LATER_S = 0.0002
-"""What a refusal is taken to have cost where nobody measured: on the way through ASGI, some of it in other turns."""
 
 
 class ExpressCycle:
@@ -44,7 +40,7 @@ class ExpressCycle:
             if self.request is not None:
                 self.request.cancel()
 
-    def answer(self, head: bytes, body: bytes, parts: Sequence[Piece], *, close: bool, refused: bool) -> None:
+    def answer(self, head: bytes, body: bytes, parts: Sequence[Piece], *, close: bool) -> None:
         """See podium.http.inference.express.Line."""
         self.response_complete = True
         self.request = None  # it refers back to this object
@@ -60,8 +56,6 @@ class ExpressCycle:
         if ending:
             transport.close()
         self.protocol.on_express_complete()
-        if refused:
-            self.protocol.refused()
 
 
 class _Swept:
@@ -89,26 +83,9 @@ class ExpressProtocol(BoundedProtocol):
         """Route of the last request that the lane took, where its connection stays open."""
         self._under_way: ExpressCycle | None = None
         self._idle_since = 0.0
-        self._is_reading = False
-        self._was_refused = False
-        """By the answer to what is being read."""
-
-    def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
-        """Takes the connection in."""
-        super().connection_made(transport)
-        self._extensions[REFUSED] = self.refused
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser. What is refused at once says how long that took."""
-        began, self._is_reading = monotonic(), True  # the loop's own clock stands still within a turn
-        self._received(data)
-        self._is_reading = False
-        if self._was_refused:
-            self._was_refused = False
-            self._wait_for_turn(monotonic() - began)
-
-    def _received(self, data: bytes) -> None:
-        """A body that does not come with its head is waited for in the usual way."""
+        """Feeds the parser. A body that does not come with its head is waited for in the usual way."""
         if self._is_between:
             known = self._lane.takes_again(data)
             if known is not None and self._is_free():
@@ -129,24 +106,6 @@ class ExpressProtocol(BoundedProtocol):
             self._begin_usual()
             for piece in self._pieces:
                 super().on_body(piece)
-
-    def refused(self) -> None:
-        """There was no room for its last request: the next one is read when those refused before have had theirs."""
-        if self._is_reading:
-            self._was_refused = True
-        else:
-            self._wait_for_turn(LATER_S)
-
-    def _wait_for_turn(self, took_s: float) -> None:
-        self._lane.turns.took(took_s)
-        if not (self.transport.is_closing() or self.flow.read_paused):
-            self.flow.pause_reading()
-            self._lane.turns.add(self)
-
-    def read_again(self) -> None:
-        """See podium.http.transport.read_turns."""
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; nobody reads the answer to what it asked."""

@@ -19,7 +19,7 @@ from podium.http.forms.infer import InferRequest, infer_answer, parse_infer
 from podium.http.forms.named import parse_predict, predict_answer
 from podium.http.forms.table import Form
 from podium.http.forms.wishes import NamedRequest
-from podium.http.inference.front import REQUEST_ID_FIELD, REVISION_FIELD, STATUS_CLIENT_GONE, STATUS_NO_ROOM, Door
+from podium.http.inference.front import REQUEST_ID_FIELD, REVISION_FIELD, STATUS_CLIENT_GONE, Door
 from podium.http.inference.heads import KnownHeads
 from podium.http.inference.routes import HotRoute, RouteForm
 from podium.http.transport.api_keys import KEY_FIELDS, ApiKeys
@@ -60,10 +60,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Line(Protocol):
     """The connection that a request came on."""
 
-    def answer(self, head: bytes, body: bytes, parts: Sequence[Piece], *, close: bool, refused: bool) -> None:
+    def answer(self, head: bytes, body: bytes, parts: Sequence[Piece], *, close: bool) -> None:
         """Writes the whole answer, and closes the connection after it if told to. `head` ends before the empty line;
-        `parts` follow the body, and may be referred to until they have left. `refused`: there was no room for the
-        request; the next one is read in its turn."""
+        `parts` follow the body, and may be referred to until they have left."""
 
 
 class ExpressRequest:
@@ -179,8 +178,7 @@ class ExpressRequest:
         lane = self._lane
         head = lane.head(answer, self._ids, self.admitted.revision)
         lane.admission.leave(self.admitted, self._route.form, answer.status)
-        refused = answer.status == STATUS_NO_ROOM
-        self._line.answer(head, answer.body, answer.parts, close=lane.is_closing, refused=refused)
+        self._line.answer(head, answer.body, answer.parts, close=lane.is_closing)
 
 
 class _Ids:
@@ -208,7 +206,6 @@ class ExpressLane:
         self.admission = Admission(residents, clock)
         self.codecs = door.codecs
         self.lending = door.lending
-        self.turns = door.turns
         self._tasks: set[asyncio.Task[None]] = set()
         self._residents = residents
         self._open = not door.access_log.enabled and door.spans is None

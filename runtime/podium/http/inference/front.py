@@ -28,7 +28,6 @@ from podium.http.transport.access_log import Access, AccessLog
 from podium.http.transport.api_keys import ApiKeys
 from podium.http.transport.asgi import (
     BODY,
-    REFUSED,
     WHOLE,
     Answer,
     App,
@@ -49,7 +48,6 @@ from podium.http.transport.explaining import EXPLAIN, Account, account_of, answe
 from podium.http.transport.incoming import Incoming
 from podium.http.transport.lending import Lending
 from podium.http.transport.limits import REQUEST_ID, Limits
-from podium.http.transport.read_turns import ReadTurns
 from podium.http.transport.receiving import Receiving
 from podium.http.transport.trace import SPAN_BYTES, TRACE_BYTES, TraceContext
 from podium.ipc.tensor import Tensor
@@ -67,7 +65,6 @@ OPENAI_FORMS = frozenset(OPENAI_PATHS.values())
 REQUEST_ID_FIELD = HEADER_REQUEST_ID.encode()
 REVISION_FIELD = HEADER_REVISION.encode()
 STATUS_CLIENT_GONE = 499
-STATUS_NO_ROOM = 503
 
 
 class Door(NamedTuple):
@@ -80,7 +77,6 @@ class Door(NamedTuple):
     receiving: Receiving
     codecs: Codecs
     lending: Lending
-    turns: ReadTurns
     spans: Spans | None = None
     """None: nothing is traced."""
 
@@ -200,8 +196,6 @@ class FrontDoor:
             answer = _error_answer(error, exchange)
         whole = exchange.scope.get("extensions", {}).get(WHOLE)
         await respond(exchange.send, answer, self._headers(exchange), whole)
-        if answer.status == STATUS_NO_ROOM and (refused := exchange.scope.get("extensions", {}).get(REFUSED)):
-            refused()
         return answer.status
 
     def _pinned(self, exchange: Exchange) -> LiveRevision:

@@ -19,7 +19,6 @@ from podium.http.metrics.llm import llm_series
 from podium.http.metrics.shadow import shadow_series
 from podium.http.metrics.streams import stream_series
 from podium.http.transport.lending import Lending
-from podium.http.transport.read_turns import ReadTurns
 from podium.ipc.arena import Arena
 from podium.ipc.llm_stats import LlmStats
 from podium.serving.dispatch.tally import Tally
@@ -36,16 +35,9 @@ class PodCollector(Collector):
     """The series of a residents."""
 
     def __init__(
-        self,
-        residents: Residents,
-        arena: Arena,
-        lending: Lending,
-        turns: ReadTurns,
-        garbage: GarbageControl,
-        lag: LoopLag,
+        self, residents: Residents, arena: Arena, lending: Lending, garbage: GarbageControl, lag: LoopLag
     ) -> None:
         self._residents = residents
-        self._turns = turns
         self._lag = lag
         self._garbage = garbage
         self._arena = arena
@@ -63,8 +55,6 @@ class PodCollector(Collector):
         yield GaugeMetricFamily("podium_arena_promised_bytes", "Arena that admitted requests will take", promised)
         lent = float(self._lending.held_bytes)
         yield GaugeMetricFamily("podium_arena_lent_bytes", "Arena that answers on their way are sent from", lent)
-        held = float(len(self._turns))
-        yield GaugeMetricFamily("podium_connections_held_back", "Refused connections that wait to be read again", held)
         loaded = self._residents.loaded()
         shown = self._shown(loaded)
         yield from _requests(shown)
@@ -210,11 +200,11 @@ def _batch_buckets(sizes: Mapping[int, int]) -> tuple[list[tuple[str, float]], f
 
 
 def registry(
-    residents: Residents, arena: Arena, lending: Lending, turns: ReadTurns, garbage: GarbageControl, lag: LoopLag
+    residents: Residents, arena: Arena, lending: Lending, garbage: GarbageControl, lag: LoopLag
 ) -> CollectorRegistry:
     """The registry of one process: nothing global, so that two pods can live in one test."""
     made = CollectorRegistry()
-    made.register(PodCollector(residents, arena, lending, turns, garbage, lag))
+    made.register(PodCollector(residents, arena, lending, garbage, lag))
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
     GCCollector(registry=made)

@@ -29,9 +29,6 @@ Whole = Callable[[Send, int, "Headers", Sequence[Piece]], bool]
 """Writes a whole answer at once, in pieces that are not copied; False where that cannot be: go on with `send`."""
 WHOLE = "podium.whole"
 """ASGI extension, a `Whole`."""
-REFUSED = "podium.refused"
-"""ASGI extension: a call after an answer that refused the request for want of room. The connection's next request is
-read in its turn (podium.http.transport.read_turns)."""
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
 DUMP_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
