@@ -89,10 +89,13 @@ def echoes(count: int, *, width: int = ECHO_WIDTH) -> list[Mapping[str, object]]
 
 
 def works(work: str, names: list[str], max_batch: int) -> list[Mapping[str, object]]:
-    """Models of 10 ms + 0.3 ms a row; `work`: sleeping or burning. Those that batch may wait 5 ms for company."""
-    engine = _python(f"work:{work.capitalize()}", "work")
+    """Models of 10 ms + 0.3 ms a row; `work`: sleeping or burning. Those that batch may wait 5 ms for company. Each has
+    workers of its own: models that are alike in everything would share them."""
     delay_us = 5000 if max_batch > 1 else 0
-    models = (_model(name, 1, engine, width=8, max_batch=max_batch, max_delay_us=delay_us) for name in names)
+    models = []
+    for name in names:
+        engine = _python(f"work:{work.capitalize()}", "work", own=name)
+        models.append(_model(name, 1, engine, width=8, max_batch=max_batch, max_delay_us=delay_us))
     return [_code("work", WORK), *models]
 
 
@@ -106,8 +109,9 @@ def _code(name: str, source: str) -> Mapping[str, object]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {f"{name}.py": source}}
 
 
-def _python(entrypoint: str, code: str) -> Mapping[str, object]:
-    return {"engine": "Python", "python": {"entrypoint": entrypoint}, "source": {"uri": f"configmap://{code}"}}
+def _python(entrypoint: str, code: str, **parameters: str) -> Mapping[str, object]:
+    python = {"entrypoint": entrypoint, **({"parameters": parameters} if parameters else {})}
+    return {"engine": "Python", "python": python, "source": {"uri": f"configmap://{code}"}}
 
 
 def stack(instances: int, directory: Path) -> list[Mapping[str, object]]:
