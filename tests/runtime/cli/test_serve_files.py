@@ -11,6 +11,7 @@ import httpx
 from e2e.probers.ledger import Entry, Ledger
 from e2e.probers.load import NUMBER, Load, Sender
 from tests.runtime.serving.processes import PODIUM, Podium, podium, until
+from tests.support.alive import alive
 
 YAML = """
 apiVersion: podium.dev/v1alpha1
@@ -125,7 +126,7 @@ def test_ctrl_c_ends_with_status_0_and_no_process_left(tmp_path: Path) -> None:
         process.signal(signal.SIGINT)
         assert process.ends() == 0
         assert children
-        until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()], "no worker is left")
+        until(lambda: not [pid for pid in children if alive(int(pid))], "no worker is left")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

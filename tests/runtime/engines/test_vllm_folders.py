@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.runtime.serving.processes import until
+from tests.support.alive import alive
 
 from podium.engines.vllm.guard import cache_folder, private_folder
 
@@ -114,9 +115,9 @@ def test_the_engine_and_its_files_end_with_their_worker(temporary: Path, number:
         engine, guard = map(int, worker.stdout.readline().split())
         assert folder.exists()
         worker.send_signal(number)
-    until(lambda: not Path(f"/proc/{engine}").exists(), "the engine has ended")
+    until(lambda: not alive(engine), "the engine has ended")
     until(lambda: not folder.exists(), "its files are gone")
-    until(lambda: not Path(f"/proc/{guard}").exists(), "so has the guard")
+    until(lambda: not alive(guard), "so has the guard")
 
 
 def test_a_tool_run_by_hand_has_no_guard_that_would_end_its_shell(temporary: Path) -> None:

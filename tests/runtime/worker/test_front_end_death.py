@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.alive import alive
 from tests.support.waiting import eventually
 
 
@@ -13,14 +14,6 @@ def shared_memory(pid: int) -> set[Path]:
     """Named shared memory that a process has mapped; others on this machine may use some, too."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
     return {Path(line[line.index("/dev/shm/") :]) for line in lines if "/dev/shm/" in line}
-
-
-def alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.runtime.worker.models import BLOCK, CONTROLLED, DIE, DIE_ONCE, RAISE, WORK, GroupMaker, ask, column
+from tests.support.alive import alive
 from tests.support.waiting import eventually
 
 from podium.errors import DeadlineExceeded, PoisonedRequest, WorkerDied
@@ -195,13 +196,7 @@ async def test_children_of_a_killed_worker_go_with_it(groups: GroupMaker) -> Non
     os.kill(child, 0)
     kill(group)
 
-    def gone() -> bool:
-        try:
-            return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except FileNotFoundError:
-            return True
-
-    await eventually(gone)
+    await eventually(lambda: not alive(child))
 
 
 async def test_a_worker_that_answers_for_a_slot_it_was_not_given_is_killed(groups: GroupMaker) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from tests.runtime.worker.models import GroupMaker, ask, column
 from tests.runtime.worker.stops import stopped
+from tests.support.alive import alive
 from tests.support.waiting import eventually
 
 from podium.errors import WorkerLoadError
 from podium.serving.workers.pod import PodResources
-from podium.telemetry.processes import ZOMBIE, children_of, process_table
+from podium.telemetry.processes import ZOMBIE, children_of
 from podium.worker.orphans import MAX_ZOMBIES, collect_orphans
 from podium_crds.assignment import EngineKind
 
@@ -102,11 +103,6 @@ async def groups(tmp_path: Path) -> AsyncIterator[GroupMaker]:
 
 def left(groups: GroupMaker) -> list[int]:
     return [int(pid) for pid in (groups.folder / "left").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    seen = process_table().get(pid)
-    return seen is not None and seen.state != ZOMBIE
 
 
 async def test_what_a_worker_leaves_in_other_sessions_is_gone_before_the_next_one_loads(groups: GroupMaker) -> None:
