@@ -73,9 +73,15 @@ class Messages:
             connection.begin(self._sockets)
         connection.readings[reading] = None
         self._arm()
+        came = 0
         try:
             async with reading.timeout:
                 message = await call.read()
+            if not isinstance(message, bytes):  # grpc.aio.EOF
+                raise ClientGoneError(
+                    f"the call ended before its message, or that has more than {self._longest_bytes} bytes"
+                )
+            came = len(message) + PREFIX_BYTES
         except TimeoutError as error:
             assert reading.refused is not None, "nothing else ends the wait"
             raise reading.refused from error
@@ -83,12 +89,7 @@ class Messages:
             del connection.readings[reading]
             if not connection.readings:
                 del self._busy[connection]
-        if not isinstance(message, bytes):  # grpc.aio.EOF
-            self._let_go(connection, 0)
-            raise ClientGoneError(
-                f"the call ended before its message, or that has more than {self._longest_bytes} bytes"
-            )
-        self._let_go(connection, len(message) + PREFIX_BYTES)
+            self._let_go(connection, came)  # also where the caller was cancelled, or the message too slow
         return message, self._counted(len(message))
 
     def _let_go(self, connection: "_Connection", nbytes: int) -> None:
