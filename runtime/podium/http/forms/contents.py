@@ -13,7 +13,7 @@ import numpy as np
 
 from podium.errors import InvalidInput
 from podium.http.forms.document import Tensors
-from podium.http.forms.files import parse_npy, parse_raw, parse_text
+from podium.http.forms.files import check_text, parse_npy, parse_raw, parse_text
 from podium.http.forms.image import parse_image
 from podium.http.forms.wishes import NamedRequest
 from podium.http.transport.errors import BodyTooLargeError, UnsupportedMediaTypeError
@@ -80,11 +80,6 @@ def decode_here() -> None:
     _PROCESS.is_codec_process = True
 
 
-def reading() -> Reading:
-    """For a request that is read now."""
-    return Reading(_PROCESS.is_codec_process)
-
-
 @dataclass(frozen=True, slots=True)
 class Content:
     """The files of one input."""
@@ -111,9 +106,15 @@ def content_type_of(value: object, where: str) -> str | None:
     return found
 
 
+def content_tensors(files: Mapping[str, Content], contract: Contract) -> Tensors:
+    """The inputs that the files of a request stand for, on the heap, not yet checked against the contract. Raises
+    InvalidInput, BodyTooLargeError, IsolatedContentError."""
+    all_files = Reading(_PROCESS.is_codec_process)
+    return {name: content_tensor(name, content, contract, all_files) for name, content in files.items()}
+
+
 def content_tensor(name: str, content: Content, contract: Contract, all_files: Reading) -> Tensor:
-    """The input that the files stand for, on the heap, not yet checked against the contract. Raises InvalidInput,
-    BodyTooLargeError, IsolatedContentError."""
+    """One of them. Raises as `content_tensors`."""
     spec = contract.inputs.get(name)
     try:
         if spec is None and content.type != BASE64:
@@ -132,7 +133,7 @@ def _as_bytes(content: Content, spec: TensorSpec | None) -> Tensor:
     files = _files(content, MAX_BYTES_ELEMENTS)
     if content.type == TEXT:
         for file in files:
-            _check_text(file)
+            check_text(file)
     return text_tensor(files, shape)
 
 
@@ -165,10 +166,3 @@ def _file(element: str | bytes, content_type: str) -> bytes:
         return base64.b64decode(element, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput("an element is not base64 (RFC 4648)") from error
-
-
-def _check_text(file: bytes) -> None:
-    try:
-        file.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput("the text is not UTF-8") from error

@@ -76,8 +76,13 @@ def parse_text(raw: bytes, contract: Contract) -> tuple[Tensors, NamedRequest]:
     name, spec = sole_input(contract)
     if spec.dtype is not DType.BYTES:
         raise InvalidInput(f"text is for an input of BYTES; {name!r} takes {spec.dtype}")
+    check_text(raw)
+    return parse_raw(raw, contract)
+
+
+def check_text(raw: bytes) -> None:
+    """Raises InvalidInput where it is none."""
     try:
         raw.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput("the text is not UTF-8") from error
-    return parse_raw(raw, contract)

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from podium.errors import InvalidInput
-from podium.http.forms.contents import CONTENT_TYPE, Content, content_tensor, content_type_of, reading
+from podium.http.forms.contents import CONTENT_TYPE, Content, content_tensors, content_type_of
 from podium.http.forms.document import Served, Tensors, checked_object, parse_json, priority_of
 from podium.http.transport.asgi import BINARY, DUMP_OPTIONS, JSON, Answer
 from podium.http.transport.limits import MAX_TIMEOUT_MS
@@ -72,8 +72,7 @@ def parse_infer(raw: bytes, contract: Contract) -> tuple[Tensors, InferRequest]:
             tensors[name] = json_input(entry, name, contract)
     if files:
         contract.check_names([*tensors, *files])
-        all_files = reading()
-        tensors |= {name: content_tensor(name, content, contract, all_files) for name, content in files.items()}
+        tensors |= content_tensors(files, contract)
     contract.check(tensors)
     request = infer_request(document, contract)
     _remember(document, tensors, contract)

@@ -5,7 +5,7 @@ from math import prod
 from typing import Any
 
 from podium.errors import InvalidInput
-from podium.http.forms.contents import CONTENT_TYPE, Content, content_tensor, content_type_of, reading
+from podium.http.forms.contents import CONTENT_TYPE, Content, content_tensors, content_type_of
 from podium.http.forms.document import Served, Tensors, only_keys, parse_object
 from podium.http.forms.wishes import NamedRequest, chosen, wishes
 from podium.http.transport.asgi import Answer, json_answer
@@ -34,9 +34,7 @@ def parse_inputs(given: object, contract: Contract) -> Tensors:
     contract.check_names(given)
     rest = {name: item for name, item in given.items() if name not in files}
     tensors = parse_tensors(rest, contract.of_inputs(rest)) if rest else {}
-    all_files = reading()
-    for name, item in files.items():
-        tensors[name] = content_tensor(name, content_of(name, item), contract, all_files)
+    tensors |= content_tensors({name: content_of(name, item) for name, item in files.items()}, contract)
     contract.check(tensors)
     return tensors
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from podium.errors import InvalidInput
-from podium.http.forms.contents import content_tensor, reading
+from podium.http.forms.contents import content_tensors
 from podium.http.forms.document import Served, Tensors, checked_object
 from podium.http.forms.named import content_of, is_file
 from podium.http.forms.wishes import NamedRequest, chosen, wishes
@@ -43,9 +43,7 @@ def parse_msgpack(raw: bytes, contract: Contract) -> tuple[Tensors, NamedRequest
     rest = {name: item for name, item in given.items() if name not in raw_ones and name not in files}
     tensors = parse_tensors(rest, contract.of_inputs(rest)) if rest else {}
     tensors.update({name: _raw_tensor(name, item, contract) for name, item in raw_ones.items()})
-    all_files = reading()
-    for name, item in files.items():
-        tensors[name] = content_tensor(name, content_of(name, item), contract, all_files)
+    tensors |= content_tensors({name: content_of(name, item) for name, item in files.items()}, contract)
     if not tensors:
         raise InvalidInput(f'"inputs" is empty; expected {MSGPACK_FORM}')
     contract.check(tensors)

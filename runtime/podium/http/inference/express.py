@@ -243,13 +243,13 @@ class ExpressLane:
             self._table = self._residents.router.table
             self._paths.clear()
             self._heads.clear()
-        if self._keys is not None and not self._has_key(self._keys, headers):
-            return None
         try:
             route = self._paths[path]
         except KeyError:
             route = self._look_up(path)
-        return route if route is not None and self._is_ordinary(route, headers) else None
+        if route is None or not self._is_ordinary(route, headers):
+            return None
+        return route if self._keys is None or self._has_key(self._keys, headers) else None
 
     def takes_again(self, data: bytes) -> tuple[HotRoute, bytes] | None:
         """Route and body where `data`, which begins where a request does, is one that was taken with the same head."""
